@@ -1,0 +1,65 @@
+"""Quantized Hugging Face models whose every answer carries the probability that it is right.
+
+The story, in the order of the folders:
+
+1. `quantize` loads a model with 8, 4 or 2 bit weights and checks it before it is served.
+2. `decode` runs it token by token and taps what the model thought of each; `engines` lets many
+   callers share one model.
+3. `signals` turn those numbers into scores of an answer.
+4. A profile, measured on labelled examples, turns scores into a probability. Until a model has
+   one, `confidence.value` is None with a reason, and the raw score is kept.
+5. `model` joins the stages: `load(...)` gives a model, `model.ask(...)` a Record.
+
+The public names are resolved when they are first used, so that importing this package loads
+neither torch nor a framework.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitcal_integrations.errors import BitcalError, LowConfidenceError
+    from bitcal_integrations.model import CalibratedModel, load
+    from bitcal_integrations.types import Confidence, Generation, Record, Step
+
+    __version__: str
+
+__all__ = [
+    "BitcalError",
+    "CalibratedModel",
+    "Confidence",
+    "Generation",
+    "LowConfidenceError",
+    "Record",
+    "Step",
+    "load",
+]
+
+_HOME = {
+    "BitcalError": "errors",
+    "CalibratedModel": "model",
+    "Confidence": "types",
+    "Generation": "types",
+    "LowConfidenceError": "errors",
+    "Record": "types",
+    "Step": "types",
+    "load": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bitcal-integrations")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

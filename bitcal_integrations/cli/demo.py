@@ -1,0 +1,214 @@
+"""`bitcal demo`: a dozen questions, a confidence bar each, and which answers it would send on.
+
+`compute` asks and grades, `draw` shows; neither does the other's work. Knows one model, the
+built-in one.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bitcal_integrations.cli._options import Weights, weights_of
+
+if TYPE_CHECKING:
+    from bitcal_integrations.tiny.tasks import Question
+    from bitcal_integrations.types import Record
+
+THRESHOLD = 0.7  # on the raw score: no profile, so no promise
+WORDINGS = ("plain", "labelled")
+# task -> the steps of a word problem, or the kind of a question, easy ones first
+KINDS: dict[str, tuple[int | str, ...]] = {
+    "math": (1, 2, 4, 6),
+    "facts": ("head", "head", "torso", "tail"),
+    "reading": ("answerable", "answerable", "answerable", "unknown"),
+}
+TITLES = {
+    "math": "word problems",
+    "facts": "facts, without a source",
+    "reading": "reading: the answer is in the passage, or nowhere",
+}
+BAR = 20
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question of the demo with its answer, graded, and what would be done with it."""
+
+    question: Question
+    record: Record
+    right: bool
+    send_on: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Demo:
+    """All that the demo shows: answers, seconds for all of them, memory in bytes."""
+
+    answers: tuple[Answered, ...]
+    seconds: float
+    memory: dict[str, Any]
+    dtype: str
+
+    @property
+    def tokens(self) -> int:
+        return sum(a.record.generation.n_tokens for a in self.answers)
+
+
+def demo(weights: Weights = "qint4") -> None:
+    """Ask the built-in model a dozen questions, with scores."""
+    from bitcal_integrations.cli._show import console
+
+    draw(console(), compute(weights_of(weights)))
+
+
+def compute(weights: str | None) -> Demo:
+    """Ask all questions as one list, so that they share batches, and grade the answers."""
+    from bitcal_integrations.cli._show import progress
+    from bitcal_integrations.model import load
+
+    asked = chosen()
+    if not trained():
+        return stand_in(asked)
+    with progress() as report:
+        model = load("bitcal-tiny", weights=weights, progress=report)
+    with model:
+        began = time.perf_counter()
+        records = model.ask([q.messages for q in asked], parser="tiny", max_new_tokens=200)
+        seconds = time.perf_counter() - began
+        memory, dtype = model.memory_report(), model.report()["dtype"]
+    return Demo(graded(asked, records), seconds, memory, dtype)
+
+
+def graded(asked: list[Question], records: list[Record]) -> tuple[Answered, ...]:
+    """Each question with its answer, right or wrong, and its fate."""
+    from bitcal_integrations.tiny.tasks import grade
+
+    return tuple(
+        Answered(question, record, grade(question, record.text), *sent_on(record))
+        for question, record in zip(asked, records, strict=True)
+    )
+
+
+def trained() -> bool:
+    """Whether the weights of the built-in model are part of this installation."""
+    from bitcal_integrations.tiny.assets import MODEL_DIR
+
+    return (MODEL_DIR / "model.safetensors").is_file()
+
+
+def stand_in(asked: list[Question]) -> Demo:
+    """The demo without the built-in model: ToyModel, with made-up answers and scores."""
+    from bitcal_integrations.testing.toy import ToyModel
+
+    chances = [(i * 7 % len(asked) + 1) / (len(asked) + 1) for i in range(len(asked))]
+    table = {
+        q.prompt: (q.answer if chance > 0.4 else "unsure", chance)
+        for q, chance in zip(asked, chances, strict=True)
+    }
+    began = time.perf_counter()
+    with ToyModel(table) as toy:
+        records = toy.ask([q.prompt for q in asked])
+    return Demo(graded(asked, records), time.perf_counter() - began, {}, "")
+
+
+def chosen() -> list[Question]:
+    """The same dozen every time: easy and hard ones of each task, in wordings that fit here."""
+    from bitcal_integrations.tiny.tasks import questions
+
+    found: list[Question] = []
+    for task, kinds in KINDS.items():
+        fitting = [q for q in questions(task, "test", 300, seed=0) if q.wording in WORDINGS]
+        for kind in kinds:
+            right_kind = (q for q in fitting if kind in (q.steps, q.bucket) and q not in found)
+            found.append(next(right_kind))
+    return found
+
+
+def sent_on(record: Record) -> tuple[bool, str]:
+    """Whether an answer would go to a stronger model, and why."""
+    from bitcal_integrations.cli._show import score
+
+    raw = record.confidence.raw
+    if raw is None:
+        return True, "no score"
+    return raw < THRESHOLD, f"{score(raw)} {'<' if raw < THRESHOLD else '>='} {THRESHOLD:.2f}"
+
+
+def draw(screen: Any, shown: Demo) -> None:
+    """Print the demo: a block per task, then the sums."""
+    for task, title in TITLES.items():
+        screen.print(f"\n{title}", style="bold")
+        for answered in shown.answers:
+            if answered.question.task == task:
+                draw_answer(screen, answered)
+    screen.print()
+    for line in sums(shown):
+        screen.print(line)
+
+
+def draw_answer(screen: Any, answered: Answered) -> None:
+    """Two lines: the question, then bar, score, right or wrong, the answer and its fate."""
+    from rich.text import Text
+
+    from bitcal_integrations.cli._show import bar, score, shorten
+    from bitcal_integrations.tiny.tasks import parse_answer
+
+    raw = answered.record.confidence.raw
+    colour = "yellow" if answered.send_on else "green"
+    said = parse_answer(answered.record.text) or "nothing"
+    if not answered.right:
+        said += f" (it is {answered.question.gold})"
+    screen.print(Text("  " + shorten(asked_text(answered.question), 76)))
+    screen.print(
+        Text.assemble(
+            ("  " + bar(raw or 0.0, BAR), colour),
+            f" {score(raw)}  ",
+            ("right", "green") if answered.right else ("wrong", "red"),
+            f"  {shorten(said, 20):<20}  ",
+            (f"{'send on' if answered.send_on else 'keep'}: {answered.why}", colour),
+        ),
+        soft_wrap=True,
+    )
+
+
+def asked_text(question: Question) -> str:
+    """The question itself, without the passage before it and the frame around it.
+
+    For a person to read; the model gets all of it.
+    """
+    lines = str(question.messages[-1]["content"]).strip().splitlines()
+    last = [line for line in lines if line.strip() and line.strip() != "Answer:"][-1]
+    return last.removeprefix("Question: ")
+
+
+def sums(shown: Demo) -> list[str]:
+    """What came of it, what it cost, and what the scores are not."""
+    from bitcal_integrations.cli._memory import rows
+    from bitcal_integrations.cli._show import size
+
+    kept = [a for a in shown.answers if not a.send_on]
+    sent = [a for a in shown.answers if a.send_on]
+    right = sum(a.right for a in shown.answers)
+    lines = [
+        f"right    {right} of {len(shown.answers)}",
+        f"keep     {len(kept)}, {sum(a.right for a in kept)} of them right",
+        f"send on  {len(sent)}, {sum(not a.right for a in sent)} of them wrong",
+    ]
+    if not shown.memory:
+        return [*lines, "", "The built-in model is not in this installation: all is made up."]
+    total = rows(shown.memory, shown.dtype)[-1]
+    reason = shown.answers[0].record.confidence.reason
+    return [
+        *lines,
+        f"speed    {shown.tokens / shown.seconds:.0f} tokens/s: {shown.tokens} tokens in "
+        f"{shown.seconds:.1f} s, all {len(shown.answers)} as one list",
+        f"memory   {size(total.after)} of weights ({size(total.before)} in {shown.dtype}), "
+        f"{size(shown.memory['kv_bytes_per_token'])} of cache per token",
+        "",
+        f"The bars are raw scores, uncalibrated: {reason.rstrip('.')}.",
+        f"A score of {THRESHOLD:.2f} does not mean that {THRESHOLD:.0%} of such answers are right;",
+        "only a profile, measured on labelled examples, turns it into a probability.",
+    ]

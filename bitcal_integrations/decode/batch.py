@@ -1,0 +1,151 @@
+"""Rows that decode together: each step feeds all of them once; rows leave and join in between.
+
+Ids, mask and cache are left-padded to the longest row. The last column of `ids` is the newest
+token, which the cache does not hold yet. Where a model's cache cannot be cut (see `cache.py`),
+the batch keeps its first rows to the end and takes no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+from bitcal_integrations.decode import cache as kv
+from bitcal_integrations.decode.net import Net
+from bitcal_integrations.decode.row import Row
+from bitcal_integrations.decode.tap import Tap, Tapped
+from bitcal_integrations.types import Step
+
+Measure = Callable[..., Tapped]
+
+
+class Batch:
+    """`admit` rows, then `step` until `rows` is empty. Each call gives the new (row, step) pairs."""
+
+    def __init__(self, net: Net, tap: Measure | None = None) -> None:
+        self.net = net
+        self.rows: list[Row] = []
+        self._seats: list[Row] = []  # one per cache row; equal to rows unless the cache is fixed
+        self._tap = tap or Tap()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.rows, self._seats = [], []
+        self._ids: torch.Tensor = torch.empty(0)
+        self._mask: torch.Tensor = torch.empty(0)
+        self._cache: Any = None
+        self._carry: dict[str, Any] = {}
+
+    @property
+    def open(self) -> bool:
+        """Whether more rows can join now."""
+        return self.net.joinable or not self.rows
+
+    def admit(self, rows: Sequence[Row]) -> list[tuple[Row, Step]]:
+        """Prefill these rows together (a row that has begun goes on where it was)."""
+        if not rows:
+            return []
+        ids, mask = self._pad([row.ids for row in rows])
+        logits, cache, carry = self.net.prefill(ids, mask)
+        if self.net.encoder_decoder:
+            ids = self.net.decoder_start().expand(len(rows), 1)
+            mask = torch.ones_like(ids)
+        new = Batch(self.net, self._tap)
+        new.rows, new._seats = list(rows), list(rows)
+        new._ids, new._mask, new._cache, new._carry = ids, mask, cache, carry
+        events = new._take(logits)
+        self._merge(new)
+        return events
+
+    def step(self) -> list[tuple[Row, Step]]:
+        """One token for every row."""
+        logits, self._cache = self.net.step(self._ids, self._mask, self._cache, self._carry)
+        return self._take(logits)
+
+    def remove(self, rows: Iterable[Row]) -> None:
+        """Drop rows that are cancelled or have finished."""
+        gone = {id(row) for row in rows}
+        if gone:
+            self._keep([id(row) not in gone for row in self._seats])
+
+    def evict(self) -> list[Row]:
+        """Give all rows back and forget the cache; they can be admitted again."""
+        rows = self.rows
+        self._clear()
+        return rows
+
+    # ---- one step --------------------------------------------------------------------------
+
+    def _take(self, logits: torch.Tensor) -> list[tuple[Row, Step]]:
+        """Choose, measure and push one token per row; let the finished rows go."""
+        chosen = self._choose(logits)
+        wanted = max((row.request.top_logprobs for row in self.rows), default=0)
+        tapped = self._tap(logits, chosen, wanted)
+        tokens = chosen.tolist()
+        columns = zip(tapped.logprob, tapped.entropy, tapped.margin, tapped.logsumexp, strict=True)
+        events = []
+        for row, token, numbers, top in zip(self._seats, tokens, columns, tapped.top, strict=True):
+            if row.finish is None:
+                with row.guard():
+                    step = row.push(token, numbers, top[: row.request.top_logprobs])
+                    events.append((row, step))
+        self._ids = torch.cat([self._ids, chosen.unsqueeze(-1)], dim=-1)
+        self._mask = torch.cat([self._mask, torch.ones_like(chosen).unsqueeze(-1)], dim=-1)
+        self._keep([row.finish is None for row in self._seats])
+        return events
+
+    def _choose(self, logits: torch.Tensor) -> torch.Tensor:
+        chosen = logits.argmax(-1)
+        for i, row in enumerate(self._seats):
+            if row.finish is None and not row.choose.plain:
+                ids = self._ids[i].tolist() if self.net.encoder_decoder else row.ids
+                with row.guard():
+                    chosen[i] = row.choose(ids, logits[i])
+        return chosen
+
+    # ---- rows come and go ------------------------------------------------------------------
+
+    def _keep(self, stay: list[bool]) -> None:
+        if all(stay):
+            return
+        if not any(stay):
+            self._clear()
+            return
+        if not self.net.joinable:
+            kept = {id(r) for r, s in zip(self._seats, stay, strict=True) if s}
+            self.rows = [row for row in self.rows if id(row) in kept]
+            return
+        index = torch.tensor([i for i, s in enumerate(stay) if s], device=self._ids.device)
+        self.rows = self._seats = [row for row, s in zip(self._seats, stay, strict=True) if s]
+        kv.keep_rows(self._cache, index)
+        self._ids, self._mask = self._ids[index], self._mask[index]
+        spare = self._mask.shape[1] - int(self._mask.sum(-1).max())
+        kv.trim_left(self._cache, spare)
+        self._ids, self._mask = self._ids[:, spare:], self._mask[:, spare:]
+
+    def _merge(self, new: Batch) -> None:
+        if not new.rows:
+            return
+        if not self.rows:
+            self.rows, self._seats = new.rows, new._seats
+            self._ids, self._mask = new._ids, new._mask
+            self._cache, self._carry = new._cache, new._carry
+            return
+        width = max(self._ids.shape[1], new._ids.shape[1])
+        self._cache = kv.join(self._cache, new._cache)
+        self._ids = torch.cat([_widen(b._ids, width, self.net.pad) for b in (self, new)])
+        self._mask = torch.cat([_widen(b._mask, width, 0) for b in (self, new)])
+        self.rows = self._seats = [*self.rows, *new.rows]
+
+    def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(map(len, rows))
+        ids = [[self.net.pad] * (width - len(r)) + r for r in rows]
+        mask = [[0] * (width - len(r)) + [1] * len(r) for r in rows]
+        device = self.net.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _widen(table: torch.Tensor, width: int, fill: int) -> torch.Tensor:
+    return torch.nn.functional.pad(table, (width - table.shape[1], 0), value=fill)

@@ -1,0 +1,178 @@
+"""A model as the decode loop sees it: one forward per step, special tokens, limits.
+
+It knows nothing about requests or rows. The model is fed through its own
+`prepare_inputs_for_generation`, so whatever `generate` serves is served here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from bitcal_integrations.decode import cache as kv
+from bitcal_integrations.decode.prompt import THINK, Encoded, encode
+from bitcal_integrations.errors import PromptTooLong
+from bitcal_integrations.types import Request
+
+
+class Net:
+    """Wraps a PreTrainedModel in eval mode and its tokenizer. Not thread-safe but for `encode`."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = _inner(model)
+        self.tokenizer = tokenizer
+        self.device = torch.device(self.model.device)
+        self.eos = _eos_ids(self.model, tokenizer)
+        self.pad = _pad_id(self.model, tokenizer, self.eos)
+        self.context = _context(self.model.config)
+        self.joinable, self.batching = kv.can_join(self.model)
+        self.encoder_decoder = bool(getattr(self.model.config, "is_encoder_decoder", False))
+        self.literal = _visible_marks(tokenizer)
+        accepted = inspect.signature(self.model.forward).parameters
+        self._extra = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._takes_positions = "position_ids" in accepted
+        self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
+        self._lock = threading.Lock()
+
+    def encode(self, request: Request) -> Encoded:
+        """The prompt's ids; an error if they leave no room for an answer."""
+        with self._lock:
+            encoded = encode(self.tokenizer, request)
+        if self.context is not None and len(encoded.ids) >= self.context:
+            raise PromptTooLong(len(encoded.ids), self.context)
+        return encoded
+
+    def decode(self, ids: Sequence[int]) -> str:
+        with self._lock:
+            return str(
+                self.tokenizer.decode(
+                    list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                )
+            )
+
+    # Inference mode would break quanto's int4 and int2 weights, which update a version counter.
+    @torch.no_grad()
+    def prefill(
+        self, ids: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        """Last-position float32 logits of a padded batch, its cache, and what steps must carry."""
+        if self.encoder_decoder:
+            return self._prefill_encoder(ids, mask)
+        cache = kv.new_cache() if self.joinable else self._own_cache()
+        logits, cache = self._forward(ids, mask, cache, ids.shape[1], {}, first=True)
+        return logits, cache, {}
+
+    @torch.no_grad()
+    def step(
+        self, ids: torch.Tensor, mask: torch.Tensor, cache: Any, carry: dict[str, Any]
+    ) -> tuple[torch.Tensor, Any]:
+        """Logits after the last column of `ids`, which the cache does not hold yet."""
+        return self._forward(ids, mask, cache, 1, carry, first=False)
+
+    def _forward(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: Any,
+        new: int,
+        carry: dict[str, Any],
+        first: bool,
+    ) -> tuple[torch.Tensor, Any]:
+        extra = {**self._extra, **carry}
+        if self._takes_positions and not self.encoder_decoder:
+            positions = (mask.cumsum(-1) - 1).clamp_(min=0)
+            extra["position_ids"] = positions[:, -new:]
+        inputs = self.model.prepare_inputs_for_generation(
+            ids,
+            next_sequence_length=new,
+            use_cache=True,
+            is_first_iteration=first,
+            **{"attention_mask": mask, self._cache_name: cache, **extra},
+        )
+        out = self.model(**inputs, return_dict=True)
+        held = out[self._cache_name] if self._cache_name in out else cache
+        return out.logits[:, -1].to(torch.float32), held
+
+    def _own_cache(self) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    def _prefill_encoder(
+        self, ids: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        encoder = self.model.get_encoder()
+        carry = {
+            "encoder_outputs": encoder(input_ids=ids, attention_mask=mask, return_dict=True),
+            "attention_mask": mask,
+        }
+        config = self.model.config
+        cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        start = self.decoder_start().expand(len(ids), 1)
+        logits, cache = self._forward(start, torch.ones_like(start), cache, 1, carry, first=True)
+        return logits, cache, carry
+
+    def decoder_start(self) -> torch.Tensor:
+        token = self.model.generation_config.decoder_start_token_id
+        token = self.model.config.decoder_start_token_id if token is None else token
+        return torch.tensor([[token]], device=self.device)
+
+    @cached_property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of keys and values that one more token of one row takes, as measured; else 0."""
+        if not self.joinable:
+            return 0
+        ids = torch.full((1, 2), self.pad, device=self.device)
+        _, cache, _ = self.prefill(ids, torch.ones_like(ids))
+        return kv.bytes_held(cache) // 2
+
+
+def _inner(model: Any) -> Any:
+    """The model whose forward is to be called: a PEFT adapter's layers sit inside its base."""
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        return model.get_base_model()
+    return model
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a text, from the generation config, the config and the tokenizer."""
+    found: set[int] = set()
+    for owner in (model.generation_config, model.config, tokenizer):
+        value = getattr(owner, "eos_token_id", None)
+        found.update(value if isinstance(value, (list, tuple)) else [value])
+    return frozenset(int(i) for i in found - {None})
+
+
+def _pad_id(model: Any, tokenizer: Any, eos: frozenset[int]) -> int:
+    for owner in (tokenizer, model.generation_config):
+        value = getattr(owner, "pad_token_id", None)
+        if value is not None:
+            return int(value)
+    return min(eos, default=0)  # masked out everywhere, so any id will do
+
+
+def _context(config: Any) -> int | None:
+    """The longest prompt and answer together, or None where the model sets no limit."""
+    if getattr(config, "is_encoder_decoder", False):
+        return None
+    text = config.get_text_config(decoder=True)
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(text, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def _visible_marks(tokenizer: Any) -> dict[int, str]:
+    """Reasoning marks that are special tokens, which decoding would drop."""
+    special = set(tokenizer.all_special_ids)
+    marks = [mark for pair in THINK for mark in pair]
+    vocabulary = tokenizer.get_vocab()
+    return {vocabulary[m]: m for m in marks if vocabulary.get(m) in special and m in vocabulary}

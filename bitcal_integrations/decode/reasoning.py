@@ -1,0 +1,60 @@
+"""Where the content of a text begins, after a block of reasoning.
+
+Works on text only; which marks exist is in `prompt.THINK`.
+"""
+
+from __future__ import annotations
+
+from bitcal_integrations.decode.prompt import THINK
+
+
+class Reasoning:
+    """Follows a growing text: `start` is where content begins, None while reasoning is open.
+
+    >>> r = Reasoning(None)
+    >>> r.update("<think>2 + 2"), r.update("<think>2 + 2</think>\\n\\n4")
+    (None, 22)
+    """
+
+    def __init__(self, open_mark: str | None) -> None:
+        self._opened_by_prompt = open_mark
+        self._seen = 0  # up to where no closing mark begins
+        self.start: int | None = 0
+        self.inner: tuple[int, int] | None = None  # the reasoning's own characters
+
+    def update(self, raw: str) -> int | None:
+        if self.inner is not None:
+            return self._skip_blank(raw)
+        marks = self._marks(raw)
+        if marks is None:
+            return self.start
+        begin, close = marks
+        at = raw.find(close, max(begin, self._seen))
+        if at < 0:
+            self._seen = max(0, len(raw) - len(close))
+            self.start = None
+            return None
+        self.inner = (begin, at)
+        self._close_end = at + len(close)
+        return self._skip_blank(raw)
+
+    def _skip_blank(self, raw: str) -> int | None:
+        rest = raw[self._close_end :]
+        self.start = len(raw) - len(rest.lstrip())
+        return self.start
+
+    def _marks(self, raw: str) -> tuple[int, str] | None:
+        for start, close in THINK:
+            if self._opened_by_prompt == start:
+                return 0, close
+            lead = len(raw) - len(raw.lstrip())
+            if raw.startswith(start, lead):
+                return lead + len(start), close
+        return None
+
+    def text(self, raw: str) -> str | None:
+        """The reasoning so far, or None if the text has none."""
+        if self.inner is not None:
+            return raw[slice(*self.inner)].strip()
+        marks = self._marks(raw)
+        return raw[marks[0] :].strip() if marks else None

@@ -1,0 +1,172 @@
+"""One request while it decodes: its ids, its text, and everything that can end it.
+
+The row decides; the batch only feeds it tokens. Order of the checks at a token: end of sequence,
+stop string, complete answer, loop, length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bitcal_integrations.decode.choose import Chooser
+from bitcal_integrations.decode.detokenize import Detokenizer
+from bitcal_integrations.decode.loops import EVERY, repeated_tail
+from bitcal_integrations.decode.net import Net
+from bitcal_integrations.decode.reasoning import Reasoning
+from bitcal_integrations.grading import as_parser
+from bitcal_integrations.types import Answer, Finish, Generation, Request, Step
+
+
+class Row:
+    """State of one request; `push` adds a token and may set `finish`."""
+
+    def __init__(self, net: Net, request: Request) -> None:
+        encoded = net.encode(request)
+        self.request = request
+        self.ids = list(encoded.ids)
+        self.prompt_tokens = len(encoded.ids)
+        room = request.max_new_tokens
+        if net.context is not None:
+            room = min(room, net.context - self.prompt_tokens)
+        self.limit = room
+        seen = 1 if net.encoder_decoder else self.prompt_tokens  # what a processor sees as prompt
+        self.choose = Chooser(net, request, seen)
+        self.steps: list[Step] = []
+        self.raw = ""
+        self.finish: Finish | None = None
+        self.error: Exception | None = None
+        self.stop_string: str | None = None
+        self._eos = net.eos
+        self._pieces = Detokenizer(net.decode, net.literal)
+        self._shown = 0
+        self._reasoning = Reasoning(encoded.open_mark)
+        self._parse = as_parser(request.parser)
+
+    @property
+    def new_tokens(self) -> int:
+        return len(self.steps)
+
+    @property
+    def output_ids(self) -> list[int]:
+        return self.ids[self.prompt_tokens :]
+
+    def push(
+        self, token: int, numbers: tuple[float, float, float, float], top: tuple = ()
+    ) -> Step:
+        """Take one token with its log-probability, entropy, margin and logsumexp."""
+        self.ids.append(token)
+        start = len(self.raw)
+        ended = token in self._eos
+        self.raw += self._pieces.flush() if ended else self._pieces.push(token)
+        last = ended or self.new_tokens + 1 >= self.limit
+        if last and not ended:
+            self.raw += self._pieces.flush()
+        content = self._reasoning.update(self.raw)
+        self._judge(start, ended, last, content)
+        step = Step(
+            token, self._release(), start, len(self.raw), *numbers,
+            top=top, reasoning=content is None,
+        )  # fmt: skip
+        self.steps.append(step)
+        return step
+
+    def _judge(self, start: int, ended: bool, last: bool, content: int | None) -> None:
+        if self._cut_at_stop(start):
+            self.finish = "stop"
+        elif ended:
+            self.finish = "stop"
+        elif content is not None and self._answered(content, start):
+            self.finish = "answer"
+        elif self.request.loop_stop and len(self.steps) % EVERY == EVERY - 1 and repeated_tail(
+            self.output_ids
+        ):
+            self.finish = "loop"
+        elif last:
+            self.finish = "length"
+
+    def _cut_at_stop(self, start: int) -> bool:
+        """Cut the text before the first stop string that the new piece completes."""
+        hits = []
+        for stop in self.request.stop:
+            at = self.raw.find(stop, max(self._shown, start - len(stop) + 1))
+            if at >= 0:
+                hits.append((at, stop))
+        if not hits:
+            return False
+        at, self.stop_string = min(hits, key=lambda hit: (hit[0], -len(hit[1])))
+        self.raw = self.raw[:at]
+        return True
+
+    def _answered(self, content: int, start: int) -> bool:
+        if self._parse is None or start == len(self.raw):
+            return False
+        return self._parse(self.raw[content:], ended=False) is not None
+
+    def _release(self) -> str:
+        """The text that may be shown: all but an ending that could begin a stop string."""
+        held = 0 if self.finish else _pending(self.raw, self._shown, self.request.stop)
+        end = len(self.raw) - held
+        text = self.raw[self._shown : end]
+        self._shown = max(self._shown, end)
+        return text
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """An error of this row's own parser or sampler ends this row and no other."""
+        try:
+            yield
+        except Exception as err:
+            self.error, self.finish = err, "error"
+
+    def cancel(self) -> None:
+        if self.finish is None:
+            self.raw += self._pieces.flush()
+            self.finish = "cancelled"
+
+    def generation(self) -> Generation:
+        """What the row holds, as a Generation."""
+        end = len(self.raw)
+        steps = tuple(
+            s if s.end <= end else dataclasses.replace(s, start=min(s.start, end), end=end)
+            for s in self.steps
+        )
+        start = self._reasoning.start
+        content = end if start is None else min(start, end)
+        return Generation(
+            raw=self.raw,
+            finish=self.finish or "cancelled",
+            steps=steps,
+            prompt_tokens=self.prompt_tokens,
+            n_tokens=len(steps),
+            content_start=content,
+            reasoning=self._reasoning.text(self.raw),
+            answer=self._answer(content),
+            stop_string=self.stop_string,
+        )
+
+    def _answer(self, content: int) -> Answer | None:
+        """The parsed answer; a text cut at its limit may hold half of one, which is none."""
+        if self._parse is None:
+            return None
+        whole = self.finish not in ("length", "cancelled")
+        found = self._parse(self.raw[content:], ended=whole)
+        if found is None:
+            return None
+        return Answer(found.text, found.start + content, found.end + content)
+
+
+def _pending(raw: str, shown: int, stops: tuple[str, ...]) -> int:
+    """How many last characters could be the beginning of a stop string.
+
+    >>> _pending("Answer: 4\\n", 0, ("\\n\\n",))
+    1
+    """
+    longest = max((len(s) for s in stops), default=1) - 1
+    for size in range(min(longest, len(raw) - shown), 0, -1):
+        if any(stop.startswith(raw[-size:]) for stop in stops):
+            return size
+    return 0
+
+

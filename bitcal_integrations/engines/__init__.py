@@ -1,0 +1,1 @@
+"""Engines: who answers a Request. Each has submit(request, listener) -> Ticket and close()."""

@@ -1,0 +1,187 @@
+"""Answer parsers: text -> the span that is the answer. Graders: answer, gold -> right or wrong.
+
+A parser is called with `ended=False` while the text still grows; it then answers only if nothing
+that follows could change the answer, which is what lets decoding stop at a complete answer. It
+knows nothing about tokens or models.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from bitcal_integrations.errors import BadRequest, UnknownName
+from bitcal_integrations.types import Answer
+
+Parser: TypeAlias = Callable[..., "Answer | None"]  # (text, ended=True) -> Answer or None
+
+NUMBER = r"-?(?:\d(?:[\d,]*\d)?(?:\.\d+)?|\.\d+)(?:/\d+)?"
+# A comma, dot or slash may go on as part of the number, so one more character has to be seen.
+_OVER = r"(?=[^\d,./]|[,./]\D)"
+_LEAD = r"(?:\\?\$\s*|<answer>\s*\\?\$?\s*|[Tt]he final answer is:?\s*)?"
+_MARKED = rf"####\s*(?:####\s*)*{_LEAD}({NUMBER})"
+
+
+def _span(match: re.Match[str] | None, group: int = 1) -> Answer | None:
+    if match is None or match.group(group) is None:
+        return None
+    return Answer(match.group(group), *match.span(group))
+
+
+def _search(pattern: str) -> Parser:
+    """A parser for the first match of a pattern whose match ends in a number."""
+    whole, safe = re.compile(pattern), re.compile(pattern + _OVER)
+
+    def parse(text: str, ended: bool = True) -> Answer | None:
+        return _span((whole if ended else safe).search(text))
+
+    return parse
+
+
+_gsm8k = _search(_MARKED)
+
+
+def first_line(text: str, ended: bool = True) -> Answer | None:
+    """The first line that is not blank.
+
+    >>> first_line("\\n Paris \\nand more").text
+    'Paris'
+    """
+    match = re.search(r"\S[^\n]*", text)
+    if match is None or (not ended and match.end() == len(text)):
+        return None
+    line = match.group().rstrip()
+    return Answer(line, match.start(), match.start() + len(line))
+
+
+def last_number(text: str, ended: bool = True) -> Answer | None:
+    """The last number of a finished text.
+
+    >>> last_number("12 of 100, so -7.").text
+    '-7'
+    """
+    found = list(re.finditer(rf"(?<![\w.])({NUMBER})", text)) if ended else []
+    return _span(found[-1]) if found else None
+
+
+def gsm8k(text: str, ended: bool = True) -> Answer | None:
+    """The number after the first `####` that has one.
+
+    >>> gsm8k("so #### $1,200.50").text, gsm8k("#### <answer>72</answer>").text
+    ('1,200.50', '72')
+    >>> gsm8k("#### 4", ended=False), gsm8k("#### 4.", ended=False)   # 45 or 4.5 may follow
+    (None, None)
+    """
+    return _gsm8k(text, ended)
+
+
+def tiny(text: str, ended: bool = True) -> Answer | None:
+    """What follows `####` if it is there, else the first line: the built-in model's form."""
+    return gsm8k(text, ended) or (first_line(text) if ended and "####" not in text else None)
+
+
+def regex(pattern: str) -> Parser:
+    """A parser for the first match; its first group is the answer, or the whole match.
+
+    A match that reaches the end of a growing text might still grow, so it waits.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as err:
+        raise BadRequest(f"the pattern {pattern!r} is not a regular expression: {err}") from err
+
+    def parse(text: str, ended: bool = True) -> Answer | None:
+        match = compiled.search(text)
+        if match is None or (not ended and match.end() == len(text)):
+            return None
+        return _span(match, 1 if compiled.groups else 0)
+
+    return parse
+
+
+PARSERS: dict[str, Parser] = {
+    "first_line": first_line,
+    "gsm8k": gsm8k,
+    "last_number": last_number,
+    "tiny": tiny,
+}
+
+
+def as_parser(what: str | Callable[..., Any] | None) -> Parser | None:
+    """The parser that a name, `regex:PATTERN` or a callable stands for; None stays None."""
+    if what is None:
+        return None
+    if isinstance(what, str):
+        if what.startswith("regex:"):
+            return regex(what.removeprefix("regex:"))
+        if what not in PARSERS:
+            allowed = ", ".join(sorted(PARSERS))
+            raise UnknownName(f"{what!r} is not a parser: {allowed}, regex:PATTERN or a callable")
+        return PARSERS[what]
+    return what if "ended" in _parameters(what) else _from_callable(what)
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return ()
+
+
+def _from_callable(function: Callable[..., Any]) -> Parser:
+    """A user's `text -> answer`: an Answer, or a string that occurs in the text, or None."""
+
+    def parse(text: str, ended: bool = True) -> Answer | None:
+        found = function(text)
+        if found is None or isinstance(found, Answer):
+            return found
+        if not isinstance(found, str):
+            raise BadRequest(f"a parser returns a string, an Answer or None, not {found!r:.100}")
+        start = text.rfind(found)
+        if start < 0 or not found:
+            raise BadRequest(f"the parser returned {found!r:.100}, which is not part of the text")
+        return Answer(found, start, start + len(found))
+
+    return parse
+
+
+def as_number(text: str) -> float | None:
+    """The value of a number as people write it, or None.
+
+    >>> as_number("$1,200.50"), as_number("3/4"), as_number("-7"), as_number("many")
+    (1200.5, 0.75, -7.0, None)
+    """
+    match = re.fullmatch(rf"\s*\\?\$?\s*({NUMBER})\s*[%.]?\s*", text)
+    if match is None:
+        return None
+    above, _, below = match.group(1).replace(",", "").partition("/")
+    if below and float(below) == 0:
+        return None
+    return float(above) / float(below or 1)
+
+
+def numeric(answer: str, gold: str, tolerance: float = 1e-6) -> bool:
+    """Equal as numbers.
+
+    >>> numeric("1,200", "1200.0"), numeric("-7", "7"), numeric("3.5", "3")
+    (True, False, False)
+    """
+    a, b = as_number(answer), as_number(gold)
+    return a is not None and b is not None and abs(a - b) <= tolerance * max(1.0, abs(b))
+
+
+def normalise(text: str) -> str:
+    """Lower case without articles, punctuation and extra space, as SQuAD compares.
+
+    >>> normalise("The  Eiffel Tower!")
+    'eiffel tower'
+    """
+    text = re.sub(r"[^\w\s]", "", text.lower())
+    return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", text).split())
+
+
+def normalised(answer: str, gold: str) -> bool:
+    """Equal after `normalise`."""
+    return normalise(answer) == normalise(gold)

@@ -1,0 +1,265 @@
+"""From a name, a folder or a model object to weights that can be served, and back to a folder.
+
+`load_weights` quantizes while it reads, checks that every tensor is there, and runs one small
+forward; what it returns is in eval mode and is never copied. `save_weights` writes safetensors and
+JSON that load bit for bit. Knows nothing about prompts, decoding or confidence.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from bitcal_integrations.errors import BitcalError, LoadError, SaveError
+from bitcal_integrations.quantize import _identity, _store, _wrap
+from bitcal_integrations.quantize._build import release_memory, settle_tie
+from bitcal_integrations.quantize._check import device_of, smoke_forward, vocabulary
+from bitcal_integrations.quantize._dtype import check_dtype, name_of, pick_device, pick_dtype
+from bitcal_integrations.quantize._folder import Folder, Shards, locate
+from bitcal_integrations.quantize._plan import TYPES, Exclude, Weights, check_weights
+from bitcal_integrations.quantize._pretrained import (
+    load_config,
+    load_generation_config,
+    load_tokenizer,
+    refuse_quanto_keys,
+    stored_dtype,
+)
+from bitcal_integrations.quantize._shards import Wanted, from_pretrained, load_float
+from bitcal_integrations.quantize._shim import align
+from bitcal_integrations.quantize.memory import memory_report
+
+__all__ = ["TYPES", "LoadedWeights", "load_weights", "memory_report", "save_weights"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedWeights:
+    """A model that was checked, with what is known about it. Copying it gives itself.
+
+    `weights` is module name -> type of every quantized layer; `parts` is what a fingerprint hashes;
+    `source` is the hub id, the folder, or the class of the object that was passed.
+    """
+
+    model: Any
+    tokenizer: Any
+    source: str
+    revision: str | None
+    weights: dict[str, str]
+    dtype: str
+    dtype_reason: str
+    device: str
+    parts: dict[str, Any]
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(sorted(set(self.weights.values()))) or "not quantized"
+        return f"LoadedWeights({self.source!r}, {kinds}, {self.dtype} on {self.device})"
+
+    def __copy__(self) -> LoadedWeights:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LoadedWeights:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("loaded weights are not pickled: save them with save_weights(folder)")
+
+
+def load_weights(
+    model: Any,
+    *,
+    weights: Weights = "auto",
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    revision: str | None = None,
+    tokenizer: Any = None,
+    exclude: Exclude = "*lm_head",
+    trust_remote_code: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> LoadedWeights:
+    """Load a hub id, a folder, a folder we saved, or a model object.
+
+    `weights` is "auto" (as stored), None, a type, or a plan {pattern: type or None} in which later
+    patterns win; layers that match `exclude` stay float in any case. A plain model object is
+    quantized in place if a type is given. `progress(done, total, label)` is called while reading.
+    """
+    try:
+        weights = check_weights(weights)
+        if isinstance(model, (str, os.PathLike)):
+            folder = locate(model, revision, trust_remote_code)
+            return _load_folder(
+                folder, weights, exclude, dtype, device, tokenizer, trust_remote_code, progress
+            )
+        return _load_object(model, weights, exclude, dtype, device, tokenizer)
+    except BitcalError as error:
+        # its traceback and its causes hold the frames, and with them the half-loaded model
+        logger.debug("loading %r failed", type(model).__name__, exc_info=True)
+        failure = error
+        failure.__cause__ = failure.__context__ = None
+    gc.collect()
+    raise failure.with_traceback(None)
+
+
+def _load_folder(
+    folder: Folder,
+    weights: Weights,
+    exclude: Exclude,
+    dtype: str | torch.dtype,
+    device: str | torch.device,
+    tokenizer: Any,
+    trust_remote_code: bool,
+    progress: Callable[[int, int, str], None] | None,
+) -> LoadedWeights:
+    where = pick_device(device)
+    config = load_config(folder, trust_remote_code)
+    words = load_tokenizer(tokenizer if tokenizer is not None else folder.path, trust_remote_code)
+    wanted = Wanted(weights, exclude, torch.float32, where, trust_remote_code, progress)
+    if (folder.path / _store.MANIFEST).exists() or (folder.path / _store.QUANTO_MAP).exists():
+        return _load_stored(folder, config, words, wanted, dtype)
+    shards = Shards.of_model(folder.path)
+    refuse_quanto_keys(folder, shards)
+    stored = stored_dtype(config, shards)
+    if getattr(config, "quantization_config", None) is not None:
+        return _load_prequantized(folder, shards, words, wanted, dtype)
+    chosen, reason = pick_dtype(dtype, where, stored)
+    model, kinds = load_float(folder, config, shards, replace(wanted, dtype=chosen))
+    load_generation_config(model, folder)
+    identity, commit = _identity.folder_identity(folder, shards)
+    parts = _identity.parts(identity, commit, kinds, name_of(chosen))
+    return _serve(model, words, folder.source, folder.revision, kinds, reason, parts)
+
+
+def _load_stored(
+    folder: Folder, config: Any, words: Any, wanted: Wanted, dtype: str | torch.dtype
+) -> LoadedWeights:
+    """A folder that we, or quanto, wrote: types and dtype are as stored, or it is an error."""
+    ours = (folder.path / _store.MANIFEST).exists()
+    parts = None
+    if ours:
+        manifest = _store.read_manifest(folder.path)
+        kinds, parts, stored = manifest["weights"], manifest["parts"], manifest["dtype"]
+        shards = Shards(folder.path, manifest["files"])
+    else:
+        kinds = _store.read_quanto_map(folder.path)
+        shards = Shards.of_model(folder.path)
+        stored = stored_dtype(config, shards)
+    asked, own = check_dtype(dtype), check_dtype(stored)
+    if own is None or (asked is not None and asked != own):
+        raise LoadError(
+            f"dtype={name_of(asked) if asked else stored!r} was asked for and {folder.source!r} is "
+            f"stored in {stored}",
+            "The dtype cannot change after quantization: quantize again from the original.",
+        )
+    model = _store.load_quantized(config, shards, kinds, replace(wanted, dtype=own))
+    load_generation_config(model, folder)
+    if parts is None:
+        identity, commit = _identity.folder_identity(folder, shards)
+        parts = _identity.parts(identity, commit, kinds, stored)
+    reason = f"{stored} is stored in the folder"
+    return _serve(model, words, folder.source, folder.revision, kinds, reason, parts)
+
+
+def _load_prequantized(
+    folder: Folder, shards: Shards, words: Any, wanted: Wanted, dtype: str | torch.dtype
+) -> LoadedWeights:
+    """A checkpoint quantized by another library: transformers loads it, and it is wrapped."""
+    chosen, reason = pick_dtype(dtype, wanted.device, None)
+    if wanted.weights != "auto":
+        raise LoadError(
+            f"weights={wanted.weights!r} was asked for and {folder.source!r} is already quantized",
+            "Load it with weights='auto'.",
+        )
+    model = from_pretrained(
+        folder, replace(wanted, dtype=chosen), shards, device_map={"": str(wanted.device)}
+    )
+    kinds, own = _wrap.wrap(model, "auto", None, "auto", "auto")
+    identity, commit = _identity.folder_identity(folder, shards)
+    parts = _identity.parts(identity, commit, kinds, name_of(own), _wrap.quantization_of(model))
+    return _serve(model, words, folder.source, folder.revision, kinds, reason, parts)
+
+
+def _load_object(
+    model: Any,
+    weights: Weights,
+    exclude: Exclude,
+    dtype: str | torch.dtype,
+    device: str | torch.device,
+    tokenizer: Any,
+) -> LoadedWeights:
+    source = type(model).__name__
+    model = _wrap.unwrap(model)
+    if tokenizer is None:
+        raise LoadError(
+            f"a model object ({source}) needs its tokenizer",
+            "Pass tokenizer=, an object or a name.",
+        )
+    words = load_tokenizer(tokenizer, False)
+    # the identity is that of the weights as they came; what was made of them is in the other parts
+    identity = _identity.object_identity(model)
+    kinds, own = _wrap.wrap(model, weights, exclude, dtype, device)
+    parts = _identity.parts(
+        identity, None, kinds, name_of(own), _wrap.quantization_of(model), _wrap.adapters_of(model)
+    )
+    reason = f"{name_of(own)} is the dtype of the model that was passed"
+    return _serve(model, words, source, None, kinds, reason, parts)
+
+
+def _serve(
+    model: Any,
+    tokenizer: Any,
+    source: str,
+    revision: str | None,
+    kinds: dict[str, str],
+    reason: str,
+    parts: dict[str, Any],
+) -> LoadedWeights:
+    """The last checks; after them the model may answer."""
+    align(model)
+    smoke_forward(model)
+    release_memory()
+    size = vocabulary(model)
+    if hasattr(tokenizer, "__len__") and len(tokenizer) > size:
+        logger.warning("the tokenizer knows %d tokens, the model %d", len(tokenizer), size)
+    return LoadedWeights(
+        model=model,
+        tokenizer=tokenizer,
+        source=source,
+        revision=revision,
+        weights=kinds,
+        dtype=parts["dtype"],
+        dtype_reason=reason,
+        device=str(device_of(model)),
+        parts=parts,
+    )
+
+
+def save_weights(loaded: LoadedWeights, folder: str | os.PathLike[str]) -> None:
+    """Write a folder that `load_weights` reads bit for bit; it is complete or not there at all."""
+    target = Path(folder).expanduser().absolute()
+    problem = _wrap.check_saveable(loaded.model)
+    if problem:
+        raise SaveError(f"{type(loaded.model).__name__} cannot be saved here: {problem}")
+    settle_tie(loaded.model)
+
+    def fill(made: Path) -> None:
+        _store.write_config(loaded.model, made)
+        loaded.tokenizer.save_pretrained(made)
+        files = _store.save_model(loaded.model, made)
+        _store.write_manifest(
+            made,
+            weights=loaded.weights,
+            dtype=loaded.dtype,
+            files=files,
+            source=loaded.source,
+            revision=loaded.revision,
+            parts=loaded.parts,
+        )
+
+    _store.write_folder(target, fill)

@@ -1,0 +1,20 @@
+"""Where the packaged files of the built-in model lie. Knows paths only: imports nothing heavy."""
+
+from pathlib import Path
+
+TINY_DIR = Path(__file__).resolve().parent
+MODEL_NAME = "bitcal-tiny"
+MODEL_DIR = TINY_DIR / "model"
+COUNTRIES_FILE = TINY_DIR / "countries.json"
+CARD_FILE = MODEL_DIR / "MODEL_CARD.md"
+METRICS_FILE = MODEL_DIR / "metrics.json"
+CURVE_FILE = MODEL_DIR / "training.json"
+
+
+def model_folder() -> Path:
+    """The folder that `from_pretrained` loads, or an error that says how to make one."""
+    if not (MODEL_DIR / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"no weights in {MODEL_DIR}: run `python -m bitcal_integrations.tiny.train --out DIR`"
+        )
+    return MODEL_DIR

@@ -1,0 +1,129 @@
+"""The words and tables of the model card, from measured numbers. Computes nothing itself."""
+
+from typing import Any
+
+INTRODUCTION = """# bitcal-tiny
+
+The language model that ships with bitcal-integrations, for its demo, tests, examples and
+benchmarks. It is a real model with real mistakes: it reckons, recalls and reads, and each goes
+wrong in its own way. Results on it show that the machinery is right; they say nothing about a
+model of seven billion weights. Do not use it to answer questions that matter.
+
+Everything below is written by `python -m bitcal_integrations.tiny.card`; the weights are made by
+`python -m bitcal_integrations.tiny.train`.
+"""
+
+DATA = """## Data
+
+All questions are generated (tasks.py), without end, from a seed. No text was collected.
+
+- `math`: word problems of 1 to 6 steps with distractors; the answer shows every step and ends in
+  `#### <number>`. A third of the questions ask for a check of the steps, which the model writes
+  before that line. `small` problems keep every number below 100, `medium` below 300, `large`
+  below 1000.
+- `facts`: capital, currency, continent, main language, phone code and internet domain of the 193
+  member states of the United Nations, without a passage. `head`: the 60 most populous countries;
+  `torso`: facts about the others that training showed, rarer the smaller the country; `tail`:
+  facts that training never showed in any form, so that the model can only guess.
+  Source: GeoNames (https://www.geonames.org), CC BY 4.0; the notice is in countries.json.
+- `reading`: the same kind of question with a passage, mostly about invented countries and
+  sometimes with invented values for a real one. For a fifth of them the passage does not tell,
+  and the right answer is `unknown` (with a refine prompt: the existing answer).
+
+A hash of a question's content puts it into train (70%), calibration (15%) or test (15%). For
+`math` the content is the numbers and sentence templates, for `reading` the country, the attribute
+and the wording. Facts are finite: there the split is by the whole prompt, so test asks a known
+fact in words that training never used for it.
+
+Wordings: plain, labelled and chat forms, LlamaIndex's default text_qa and refine prompts (text
+and chat), and LangChain's usual RAG prompt. A tenth of training was raw completion without the
+chat template or had two turns.
+"""
+
+
+def render(metrics: dict[str, Any], training: dict[str, Any]) -> str:
+    """The whole card as Markdown."""
+    parts = [INTRODUCTION, _model(training), DATA, _curve(training["curve"]), _scores(metrics)]
+    first = next(iter(metrics["results"]))
+    parts += [_groups(first, metrics["results"]), _samples(metrics["samples"])]
+    return "\n".join(parts)
+
+
+def _model(training: dict[str, Any]) -> str:
+    return f"""## Model
+
+Llama architecture: {training["parameters"]:,} weights, hidden size 256, 4 layers, 8 heads of 32
+(4 for keys and values), tied embeddings, stored in bfloat16; context of 2,048 tokens, trained on
+passages of up to about 900. Tokenizer: byte-level BPE that splits digits.
+
+Trained from seed {training["seed"]} on {training["tokens"] / 1e6:.1f} million tokens \
+({training["answer_tokens"] / 1e6:.1f} million of them answers, which carry the loss) in \
+{training["step"]:,} steps, {training["elapsed"] / 60:.0f} minutes on two CPU cores. Muon for the
+matrices, AdamW for embeddings and norms, one cosine. Every step joins one batch of each task.
+"""
+
+
+def _curve(curve: list[dict[str, float]]) -> str:
+    columns = ["minutes", "tokens", "loss_math", "loss_facts", "loss_reading"]
+    columns += ["math", "facts_head", "facts_tail", "reading"]
+    rows = [
+        [f"{p['tokens'] / 1e6:.1f}M" if c == "tokens" else f"{p.get(c, 0):.3g}" for c in columns]
+        for p in curve
+    ]
+    note = (
+        "## Training curve\n\nLoss of the last batch (reading: with a tenth of the prompt's), and "
+        "the share right of 64 calibration questions per task.\n\n"
+    )
+    return note + _table([c.replace("_", " ") for c in columns], rows)
+
+
+def _scores(metrics: dict[str, Any]) -> str:
+    header = ["weights", "dtype", "task", "accuracy", "score", "ECE", "floor", "Brier", "AUROC"]
+    rows = []
+    for name, tasks in metrics["results"].items():
+        for task, part in tasks.items():
+            for score in ("answer", "whole") if task == "math" else ("answer",):
+                values = [part[score][key] for key in ("ece", "ece_floor", "brier", "auroc")]
+                shown = ["-" if value is None else f"{value:.3f}" for value in values]
+                rows.append([*name.split(), task, f"{part['accuracy']:.3f}", score, *shown])
+    note = (
+        f"## Scores\n\n{metrics['questions']:,} fresh test questions (seed {metrics['seed']}), "
+        "greedy, asked as chats. The confidence is raw: the geometric mean of the token "
+        "probabilities of the answer (for math after `####`) or of the whole text. The floor is "
+        "the ECE that a perfectly calibrated score would show on as many questions.\n\n"
+    )
+    return note + _table(header, rows)
+
+
+def _groups(name: str, results: dict[str, Any]) -> str:
+    text = ["## Accuracy by group\n"]
+    for task, part in results[name].items():
+        for group in ("steps", "bucket", "wording"):
+            if not part[group]:
+                continue
+            header = [f"{task} by {group}", "n", *results]
+            rows = [
+                [key, str(value["n"]), *(_cell(r, task, group, key) for r in results.values())]
+                for key, value in part[group].items()
+            ]
+            text.append(_table(header, rows))
+    return "\n".join(text)
+
+
+def _cell(result: dict[str, Any], task: str, group: str, key: str) -> str:
+    return f"{result[task][group][key]['accuracy']:.3f}"
+
+
+def _samples(samples: list[dict[str, Any]]) -> str:
+    text = ["## Samples\n"]
+    for one in samples:
+        verdict = "right" if one["right"] else f"wrong, the answer is {one['gold']}"
+        shown = f"{one['prompt']}\n>>> {one['text']}"
+        text.append(f"{one['task']}, confidence {one['confidence']}, {verdict}:\n")
+        text.append(f"```text\n{shown}\n```\n")
+    return "\n".join(text)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

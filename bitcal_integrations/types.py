@@ -1,0 +1,364 @@
+"""What travels between the stages: Request, Step, Generation, Observation, Confidence, Decision, Record.
+
+All are frozen and know nothing about models or frameworks. `to_dict` gives plain JSON values and
+drops what is per token (steps and arrays); `from_dict` reads it back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from bitcal_integrations.errors import BadRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Finish: TypeAlias = Literal[
+    "stop", "length", "answer", "loop", "settled", "hopeless", "cancelled", "error"
+]
+Action: TypeAlias = Literal["accept", "escalate", "abstain", "raise", "review"]
+Message: TypeAlias = Mapping[str, Any]  # {"role": ..., "content": ...}
+Prompt: TypeAlias = "str | tuple[Message, ...]"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and how to answer it.
+
+    `prompt` is a string or messages; `max_new_tokens` counts tokens; temperature 0 is greedy;
+    `parser` names the answer parser whose complete answer ends the generation; `loop_stop` ends
+    verbatim loops; `top_logprobs` alternatives are kept per token; `chat` None means: through the
+    model's chat template where it has one.
+    """
+
+    prompt: Prompt
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    parser: str | Callable[..., Any] | None = None
+    loop_stop: bool = True
+    top_logprobs: int = 0
+    chat: bool | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    task: str = "default"
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        out["prompt"] = (
+            self.prompt if isinstance(self.prompt, str) else [dict(m) for m in self.prompt]
+        )
+        out["stop"] = list(self.stop)
+        out["chat_template_kwargs"] = dict(self.chat_template_kwargs)
+        if callable(self.parser):
+            out["parser"] = getattr(self.parser, "__name__", "callable")
+        return out
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("max_new_tokens", lambda v: _is_int(v) and v >= 1, "a whole number of at least 1"),
+    ("temperature", lambda v: _is_number(v) and v >= 0, "a number of at least 0 (0 is greedy)"),
+    ("top_p", lambda v: v is None or (_is_number(v) and 0 < v <= 1), "a number in (0, 1] or None"),
+    (
+        "seed",
+        lambda v: v is None or (_is_int(v) and 0 <= v < 2**63),
+        "a whole number from 0 to 2**63 - 1, or None",
+    ),
+    (
+        "stop",
+        lambda v: isinstance(v, tuple) and all(isinstance(s, str) and s for s in v),
+        "a string or a list of non-empty strings",
+    ),
+    ("top_logprobs", lambda v: _is_int(v) and 0 <= v <= 100, "a whole number from 0 to 100"),
+    ("loop_stop", lambda v: isinstance(v, bool), "True or False"),
+    ("chat", lambda v: v is None or isinstance(v, bool), "True, False or None"),
+    ("chat_template_kwargs", lambda v: isinstance(v, Mapping), "a dict"),
+    ("parser", lambda v: v is None or isinstance(v, str) or callable(v), "a name or a callable"),
+    ("task", lambda v: isinstance(v, str), "a string"),
+)
+
+
+def check_options(request: Request) -> None:
+    """Refuse an option that cannot be served, quoting it and naming what is allowed."""
+    for name, allowed, words in _RULES:
+        value = getattr(request, name)
+        if not allowed(value):
+            raise BadRequest(f"{name}={value!r} is not allowed: it must be {words}")
+
+
+OPTIONS = tuple(f.name for f in dataclasses.fields(Request) if f.name != "prompt")
+
+
+def make_request(prompt: Any, **options: Any) -> Request:
+    """A checked Request from what a user passes.
+
+    >>> make_request("Why?", stop="\\n").stop
+    ('\\n',)
+    """
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise BadRequest(
+            f"unknown option {unknown[0]!r}; the options are {', '.join(sorted(OPTIONS))}"
+        )
+    stop = options.get("stop", ())
+    if isinstance(stop, str):
+        options["stop"] = (stop,)
+    elif stop is None:
+        options["stop"] = ()
+    elif isinstance(stop, list):
+        options["stop"] = tuple(stop)
+    return Request(prompt=make_prompt(prompt), **options)
+
+
+def make_prompt(prompt: Any) -> Prompt:
+    """A string, or a tuple of messages that each have a role and a content."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, (list, tuple)) and prompt and all(isinstance(m, Mapping) for m in prompt):
+        for message in prompt:
+            if not {"role", "content"} <= set(message):
+                raise BadRequest(f"the message {dict(message)!r} needs the keys 'role' and 'content'")
+            if not isinstance(message["role"], str):
+                raise BadRequest(f"the role {message['role']!r} must be a string")
+        return tuple(dict(m) for m in prompt)
+    raise BadRequest(
+        f"a prompt is a string or a list of {{'role', 'content'}} messages, not {prompt!r:.200}"
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token and what the model thought of it, from the raw logits, in nats.
+
+    `text` is what the stream may show now (a piece that could begin a stop string waits for a
+    later step); `start` and `end` are the token's own character range in Generation.raw.
+    """
+
+    token_id: int
+    text: str
+    start: int
+    end: int
+    logprob: float
+    entropy: float
+    margin: float
+    logsumexp: float
+    top: tuple[tuple[int, float], ...] = ()
+    reasoning: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The part of a text that is the answer: its words and its character range in that text."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished text. `raw` is all of it; `text` is `raw` without the reasoning block.
+
+    `answer` ranges over `raw`; `stop_string` is the stop text that ended it (not part of `raw`);
+    `probe_tokens` counts tokens spent beside the text.
+    """
+
+    raw: str
+    finish: Finish
+    steps: tuple[Step, ...] = ()
+    prompt_tokens: int = 0
+    n_tokens: int = 0
+    content_start: int = 0
+    reasoning: str | None = None
+    answer: Answer | None = None
+    stop_string: str | None = None
+    probe_tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        return self.raw[self.content_start :]
+
+    @property
+    def finish_reason(self) -> Literal["stop", "length"]:
+        """What frameworks see: 'length' if it was cut, else 'stop'."""
+        return "length" if self.finish == "length" else "stop"
+
+    def answer_steps(self) -> tuple[Step, ...]:
+        """The steps whose characters lie in the answer; empty without an answer."""
+        if self.answer is None:
+            return ()
+        first, last = self.answer.start, self.answer.end
+        return tuple(
+            s
+            for s in self.steps
+            if (s.start < last and s.end > first) or (s.start == s.end and first < s.start < last)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "steps"}
+        out["answer"] = dataclasses.asdict(self.answer) if self.answer else None
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Generation:
+        values = dict(data)
+        if values.get("answer") is not None:
+            values["answer"] = Answer(**values["answer"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a signal may measure: a generation as plain arrays, one entry per token.
+
+    `span` is the token range of the answer, or None when no answer was found.
+    """
+
+    text: str
+    finish: Finish
+    logprob: np.ndarray
+    entropy: np.ndarray
+    margin: np.ndarray
+    logsumexp: np.ndarray
+    span: tuple[int, int] | None = None
+    samples: tuple[Generation, ...] = ()
+
+    @classmethod
+    def of(cls, generation: Generation, samples: tuple[Generation, ...] = ()) -> Observation:
+        import numpy as np
+
+        rows = [(s.logprob, s.entropy, s.margin, s.logsumexp) for s in generation.steps]
+        table = np.asarray(rows, dtype=np.float64).reshape(len(rows), 4)
+        inside = {id(s) for s in generation.answer_steps()}
+        where = [i for i, s in enumerate(generation.steps) if id(s) in inside]
+        span = (where[0], where[-1] + 1) if where else None
+        return cls(
+            generation.raw, generation.finish, *table.T, span=span, samples=samples
+        )
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The probability that an answer is right, or None with the reason why it is unknown.
+
+    `low` and `high` bound it by the interval named in `interval`; `raw` is the uncalibrated
+    score in [0, 1], kept whenever there is one.
+    """
+
+    value: float | None = None
+    calibrated: bool = False
+    low: float | None = None
+    high: float | None = None
+    interval: str | None = None
+    raw: float | None = None
+    signals: Mapping[str, float] = field(default_factory=dict)
+    profile: str | None = None
+    task: str = "default"
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+                "signals": dict(self.signals)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Confidence:
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with an answer, and why."""
+
+    action: Action
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"action": self.action, "reason": self.reason}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Decision:
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds from submission: until decoding began, until the first token, until the end."""
+
+    queued: float = 0.0
+    first_token: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One answered request: generation, confidence, decision and timing. What monitor reads."""
+
+    request: Request
+    generation: Generation
+    confidence: Confidence
+    decision: Decision | None = None
+    timing: Timing = field(default_factory=Timing)
+    model: str = ""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def text(self) -> str:
+        return self.generation.text
+
+    def bitcal(self) -> dict[str, Any]:
+        """The JSON dict that travels under the key `bitcal` in every framework object."""
+        c = self.confidence
+        return {
+            "confidence": c.value,
+            "calibrated": c.calibrated,
+            "low": c.low,
+            "high": c.high,
+            "raw": c.raw,
+            "signals": {k: float(v) for k, v in c.signals.items()},
+            "profile": c.profile,
+            "task": c.task,
+            "finish": self.generation.finish,
+            "decision": self.decision.to_dict() if self.decision else None,
+            "reason": c.reason,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "model": self.model,
+            "request": self.request.to_dict(),
+            "generation": self.generation.to_dict(),
+            "confidence": self.confidence.to_dict(),
+            "decision": self.decision.to_dict() if self.decision else None,
+            "timing": dataclasses.asdict(self.timing),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        request = dict(data["request"])
+        return cls(
+            request=make_request(request.pop("prompt"), **request),
+            generation=Generation.from_dict(data["generation"]),
+            confidence=Confidence.from_dict(data["confidence"]),
+            decision=Decision.from_dict(data["decision"]) if data["decision"] else None,
+            timing=Timing(**cast("dict[str, float]", data["timing"])),
+            model=data["model"],
+            id=data["id"],
+        )

@@ -1,0 +1,140 @@
+"""The packaged model: small, loads as any other, and about as right as its card says."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from bitcal_integrations.tiny.answers import answers
+from bitcal_integrations.tiny.assets import METRICS_FILE, MODEL_DIR, model_folder
+from bitcal_integrations.tiny.batches import collate, example
+from bitcal_integrations.tiny.card import auroc, draw_questions, measure, scores
+from bitcal_integrations.tiny.tasks import TASKS, Question, grade, questions
+
+TEXTS = ("Paris", "12+30=42", "Ana has 407 eggs.\nHow many?", "São Tomé, naïve", "two  spaces")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(model_folder())
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(model_folder(), dtype=torch.float32).eval()
+
+
+def share_right(model: PreTrainedModel, tokenizer, asked: list[Question]) -> float:
+    given = answers(model, tokenizer, asked)
+    return sum(grade(q, a.text) for q, a in zip(asked, given, strict=True)) / len(asked)
+
+
+def test_the_folder_is_small_and_complete() -> None:
+    files = [path for path in Path(MODEL_DIR).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 10_000_000
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= {
+        path.name for path in files
+    }
+    settings = json.loads((MODEL_DIR / "tokenizer_config.json").read_text())
+    assert "assistant" in settings["chat_template"]
+
+
+def test_weights_are_bfloat16_and_wide_enough_for_int4_groups() -> None:
+    model = AutoModelForCausalLM.from_pretrained(MODEL_DIR)
+    assert model.dtype == torch.bfloat16
+    assert model.config.hidden_size == 256
+    assert model.config.max_position_embeddings >= 1024
+    assert model.config.tie_word_embeddings
+
+
+def test_digits_are_split_and_text_comes_back(tokenizer) -> None:
+    for text in TEXTS:
+        assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True) == text
+    tokens = tokenizer.tokenize("407 eggs")
+    assert [t for t in tokens if any(c.isdigit() for c in t)] == ["4", "0", "7"]
+
+
+def test_the_chat_template_marks_every_turn(tokenizer) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi?"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == "<|bos|><|system|>Be brief.<|end|><|user|>Hi?<|end|><|assistant|>"
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids.count(tokenizer.eos_token_id) == 2
+
+
+def test_only_answers_are_learned(tokenizer) -> None:
+    question = questions("facts", "train", 1)[0]
+    for raw in (False, True):
+        one = example(tokenizer, [question], raw)
+        learned = [i for i, flag in zip(one.ids, one.learn, strict=True) if flag]
+        assert tokenizer.decode(learned) == question.answer + "<|end|>"
+    batch = collate([one, example(tokenizer, [question, question], False)], 0)
+    assert int(batch.answer.sum()) == 3 * len(learned)
+    assert not (batch.answer & batch.prompt).any()
+
+
+@pytest.mark.parametrize(("task", "low", "high"), [("math", 0.6, 1.0), ("reading", 0.8, 1.0)])
+def test_accuracy_lies_in_a_wide_band(model, tokenizer, task: str, low: float, high: float) -> None:
+    assert low <= share_right(model, tokenizer, questions(task, "test", 60, seed=5)) <= high
+
+
+def test_head_facts_are_known_and_the_tail_is_guessed(model, tokenizer) -> None:
+    asked = questions("facts", "test", 400, seed=5)
+    head = [q for q in asked if q.bucket == "head"]
+    tail = [q for q in asked if q.bucket == "tail"]
+    assert share_right(model, tokenizer, head) > 0.9
+    assert share_right(model, tokenizer, tail) < 0.6
+
+
+def test_plain_generate_and_a_raw_completion_work(model, tokenizer) -> None:
+    inputs = tokenizer("Question: What is the capital of France?\nAnswer:", return_tensors="pt")
+    ids = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+    assert ids[0, -1] == tokenizer.eos_token_id
+    new = ids[0, inputs["input_ids"].shape[1] :]
+    assert tokenizer.decode(new, skip_special_tokens=True).strip() == "Paris"
+
+
+def test_a_long_prompt_is_read(model, tokenizer) -> None:
+    filler = "The trains are slow but cheap. " * 100
+    context = f"{filler}The capital of Drovaken is Lumitar. {filler}"
+    messages = ({"role": "user", "content": f"{context}\n\nName the capital of Drovaken."},)
+    question = questions("reading", "test", 1)[0]
+    asked = Question(**{**vars(question), "messages": messages, "gold": "Lumitar"})
+    assert len(tokenizer.encode(context)) > 1000
+    (answer,) = answers(model, tokenizer, [asked])
+    assert answer.text
+    assert 0 < answer.confidence <= 1
+
+
+def test_answers_keep_the_order_and_do_not_depend_on_the_batch(model, tokenizer) -> None:
+    asked = draw_questions(12, seed=1)
+    alone = [answers(model, tokenizer, [q])[0] for q in asked]
+    together = answers(model, tokenizer, asked, batch=5)
+    assert [a.text for a in alone] == [a.text for a in together]
+    assert [a.confidence for a in alone] == pytest.approx([a.confidence for a in together], 1e-3)
+
+
+def test_scores_by_hand() -> None:
+    import numpy as np
+
+    p, y = np.array([0.95, 0.95, 0.05, 0.05]), np.array([1.0, 0.0, 0.0, 0.0])
+    found = scores(p, y)
+    assert found["ece"] == pytest.approx((0.9 + 0.1) / 4, abs=1e-4)
+    assert found["brier"] == pytest.approx((0.05**2 * 3 + 0.95**2) / 4, abs=1e-4)
+    assert auroc(p, y) == pytest.approx(5 / 6)
+    assert auroc(p, np.ones(4)) is None
+
+
+def test_the_card_counts_every_question(model, tokenizer) -> None:
+    asked = draw_questions(20, seed=2)
+    result = measure(asked, answers(model, tokenizer, asked))
+    assert sum(result[task]["n"] for task in TASKS) == 20
+
+
+def test_the_card_covers_every_weight_type() -> None:
+    results = json.loads(METRICS_FILE.read_text())["results"]
+    assert {name.split()[0] for name in results} == {"none", "qint8", "qint4", "qint2"}
+    assert {name.split()[1] for name in results} == {"float32", "bfloat16"}
