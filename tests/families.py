@@ -91,6 +91,17 @@ def save_tiny(folder: Path, family: str = "llama", chat: bool = False, **model: 
     return folder
 
 
+def save_quanto(family: str, folder: Path) -> Any:
+    """A bfloat16 int4 model as quanto itself saves it; the model."""
+    from optimum.quanto import QuantizedModelForCausalLM, qint4
+
+    model = tiny_model(family, torch.bfloat16)
+    wrapped = QuantizedModelForCausalLM.quantize(model, weights=qint4, exclude="*lm_head")
+    wrapped.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return model
+
+
 def padded_batch(vocab: int = VOCAB) -> dict[str, torch.Tensor]:
     """Two rows of tokens, the second with three pads on the left."""
     ids = torch.arange(14).reshape(2, 7) * 31 % (vocab - 4) + 4

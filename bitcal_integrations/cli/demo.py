@@ -200,7 +200,8 @@ def sums(shown: Demo) -> list[str]:
     if not shown.memory:
         return [*lines, "", "The built-in model is not in this installation: all is made up."]
     total = rows(shown.memory, shown.dtype)[-1]
-    reason = shown.answers[0].record.confidence.reason
+    answered = [a.record.confidence.reason for a in shown.answers if a.record.generation.answer]
+    reason = (answered or ["no profile"])[0]
     return [
         *lines,
         f"speed    {shown.tokens / shown.seconds:.0f} tokens/s: {shown.tokens} tokens in "

@@ -65,8 +65,9 @@ class Row:
             self.raw += self._pieces.flush()
         content = self._reasoning.update(self.raw)
         self._judge(start, ended, last, content)
+        end = len(self.raw)
         step = Step(
-            token, self._release(), start, len(self.raw), *numbers,
+            token, self._release(), min(start, end), end, *numbers,
             top=top, reasoning=content is None,
         )  # fmt: skip
         self.steps.append(step)

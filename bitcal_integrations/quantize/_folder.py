@@ -159,7 +159,7 @@ class Shards:
         for file, names in self.files.items():
             with self._open(file) as opened:
                 for name in names:
-                    yield name, opened.get_tensor(name)
+                    yield name, self._tensor(opened, file, name)
 
     def types(self) -> Iterator[str]:
         """The safetensors type of every tensor, such as "BF16"."""
@@ -169,7 +169,15 @@ class Shards:
 
     def get(self, name: str) -> torch.Tensor:
         with self._open(self._file_of[name]) as opened:
-            return opened.get_tensor(name).clone()
+            return self._tensor(opened, self._file_of[name], name).clone()
+
+    def _tensor(self, opened: Any, file: str, name: str) -> torch.Tensor:
+        try:
+            return opened.get_tensor(name)
+        except Exception as error:
+            raise LoadError(
+                f"the tensor {name!r} in {str(self.folder / file)!r} cannot be read: {error}"
+            ) from None
 
     def headers(self) -> Iterator[tuple[str, str, list[int], bytes]]:
         """Name, dtype, shape and first bytes of every tensor."""

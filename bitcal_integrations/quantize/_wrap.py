@@ -24,7 +24,7 @@ from bitcal_integrations.quantize._plan import (
     quantize_linear,
     wants_quantization,
 )
-from bitcal_integrations.quantize._shim import align, quantized_modules, weight_of
+from bitcal_integrations.quantize._shim import quantized_modules, weight_of
 
 
 def unwrap(model: Any) -> Any:
@@ -107,7 +107,6 @@ def wrap(
         with torch.no_grad():
             for name, kind in assign(model, weights, exclude, own).items():
                 quantize_linear(model, name, kind)
-    align(model)
     return weights_of(model), own
 
 

@@ -101,8 +101,14 @@ def load_weights(
     except BitcalError as error:
         # its traceback and its causes hold the frames, and with them the half-loaded model
         logger.debug("loading %r failed", type(model).__name__, exc_info=True)
-        failure = error
+        failure: BitcalError = error
         failure.__cause__ = failure.__context__ = None
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        first = (str(error).splitlines() or ["out of memory"])[0]
+        failure = LoadError(
+            f"there is not enough memory to load the model: {first}",
+            "Use fewer bits (weights='qint4'), a smaller model, or device='cpu'.",
+        )
     gc.collect()
     raise failure.with_traceback(None)
 

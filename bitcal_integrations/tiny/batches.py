@@ -57,7 +57,7 @@ def example(tokenizer: PreTrainedTokenizerFast, turns: list[Question], raw: bool
     return Example(ids, learn)
 
 
-def examples(tokenizer: PreTrainedTokenizerFast, task: str, seed: int) -> Iterator[Example]:
+def examples(tokenizer: PreTrainedTokenizerFast, task: str, seed: int | str) -> Iterator[Example]:
     """Training examples of one task without end."""
     questions = stream(task, "train", seed)
     rng = Random(f"shape|{task}|{seed}")
@@ -70,7 +70,7 @@ def examples(tokenizer: PreTrainedTokenizerFast, task: str, seed: int) -> Iterat
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, task: str, tokens: int, seed: int
+    tokenizer: PreTrainedTokenizerFast, task: str, tokens: int, seed: int | str
 ) -> Iterator[Batch]:
     """Batches of at most `tokens` ids, padding included, in random order of length."""
     source = examples(tokenizer, task, seed)
@@ -89,7 +89,9 @@ def batches(
         yield from (collate(group, tokenizer.pad_token_id) for group in groups)
 
 
-def long_batches(tokenizer: PreTrainedTokenizerFast, tokens: int, seed: int) -> Iterator[Batch]:
+def long_batches(
+    tokenizer: PreTrainedTokenizerFast, tokens: int, seed: int | str
+) -> Iterator[Batch]:
     """Reading with many passages, so that far positions are trained too."""
     rng = Random(f"long|{seed}")
     while True:

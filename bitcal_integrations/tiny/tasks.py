@@ -49,7 +49,7 @@ def questions(task: str, split: str, n: int, seed: int = 0) -> list[Question]:
     return list(islice(stream(task, split, seed), n))
 
 
-def stream(task: str, split: str, seed: int = 0) -> Iterator[Question]:
+def stream(task: str, split: str, seed: int | str = 0) -> Iterator[Question]:
     """Questions without end; the same seed gives the same ones.
 
     >>> [q.split for q in questions("math", "test", 2)]

@@ -6,15 +6,18 @@ A run that was cut goes on with `--resume`. Knows nothing of quantization or fra
 """
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from math import cos, pi
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import typer
 from rich.console import Console
 from torch.nn.functional import cross_entropy
@@ -25,14 +28,14 @@ from bitcal_integrations.tiny.batches import Batch, batches, long_batches
 from bitcal_integrations.tiny.tasks import TASKS, grade, questions, stream
 from bitcal_integrations.tiny.tokenizer import save_tokenizer, train_tokenizer
 
-TOKENS = {"math": 2300, "facts": 500, "reading": 1600}  # ids per step
+TOKENS = {"math": 1800, "facts": 400, "reading": 1300}  # ids per step and worker
 LOSS_WEIGHTS = {"math": 1.0, "facts": 0.4, "reading": 0.6}
 PROMPT_WEIGHT = 0.3  # reading only: repeated names in a passage teach copying early
 LONG_EVERY, LONG_TOKENS = 40, 2200
-EVALUATE_SECONDS, SAVE_SECONDS, EVALUATE_QUESTIONS = 240.0, 180.0, 64
+EVALUATE_SECONDS, SAVE_SECONDS, EVALUATE_QUESTIONS = 420.0, 180.0, 64
 LEARNING_RATE, MATRIX_LEARNING_RATE, WARMUP, FLOOR = 3e-3, 4e-3, 60, 0.02
+DEFAULT_TOKENS = 18_000_000
 console = Console(width=110)
-Trunk = Callable[..., Any]
 
 
 @dataclass
@@ -82,13 +85,11 @@ def schedule(step: int, progress: float) -> float:
     return min(1.0, (step + 1) / WARMUP) * (FLOOR + (1 - FLOOR) * (1 + cos(pi * progress)) / 2)
 
 
-def loss_of(
-    model: LlamaForCausalLM, trunk: Trunk, batch: Batch, prompt_weight: float
-) -> torch.Tensor:
+def loss_of(model: LlamaForCausalLM, batch: Batch, prompt_weight: float) -> torch.Tensor:
     """Mean loss over answer tokens, plus a little of the prompt's; only those reach the head."""
     targets = batch.ids[:, 1:]
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = trunk(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
+        hidden = model.model(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
         loss = _loss(model, hidden[batch.answer], targets[batch.answer])
         if prompt_weight:
             prompt = _loss(model, hidden[batch.prompt], targets[batch.prompt])
@@ -105,21 +106,17 @@ class Run:
 
     def __init__(self, out: Path, seed: int, minutes: float | None, tokens: int | None) -> None:
         self.out, self.minutes, self.tokens = out, minutes, tokens
+        self.worker, self.workers = (
+            (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        )
         self.state = State(seed)
-        self.tokenizer = self._tokenizer(seed)
+        self.tokenizer = make_tokenizer(out, seed)
         torch.manual_seed(seed)
         self.model = LlamaForCausalLM(config(self.tokenizer))
         # Short rows: plain attention trains 1.4 times as fast as the fused CPU kernel.
         self.model.set_attn_implementation("eager")
-        self.trunk: Trunk = self.model.model
         self.optimizers = optimizers(self.model)
         self.rates = [o.param_groups[0]["lr"] for o in self.optimizers]
-
-    def _tokenizer(self, seed: int) -> PreTrainedTokenizerFast:
-        folder = self.out / "tokenizer"
-        if not (folder / "tokenizer.json").is_file():
-            save_tokenizer(train_tokenizer(corpus(seed)), folder)
-        return PreTrainedTokenizerFast.from_pretrained(folder)
 
     @property
     def progress(self) -> float:
@@ -135,7 +132,9 @@ class Run:
         started, evaluated, saved = time.monotonic() - self.state.elapsed, self.state.elapsed, 0.0
         while self.progress < 1:
             losses = self._step(feed)
-            self.state.elapsed = time.monotonic() - started
+            self.state.elapsed = self._agreed(time.monotonic() - started)
+            if self.worker:
+                continue
             if self.state.step % 25 == 0:
                 self._show(losses)
             if self.state.elapsed - evaluated > EVALUATE_SECONDS:
@@ -144,11 +143,32 @@ class Run:
             if self.state.elapsed - saved > SAVE_SECONDS:
                 saved = self.state.elapsed
                 self.save()
-        self.evaluate(losses)
-        self.save()
+        if not self.worker:
+            self.evaluate(losses)
+            self.save()
+
+    def _agreed(self, seconds: float) -> float:
+        """The time that all workers go by: the slowest one's."""
+        if self.workers == 1:
+            return seconds
+        agreed = torch.tensor(seconds, dtype=torch.float64)
+        dist.all_reduce(agreed, dist.ReduceOp.MAX)
+        return agreed.item()
+
+    def _share_gradients(self) -> None:
+        """Average the gradients over the workers, in one message."""
+        if self.workers == 1:
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients]) / self.workers
+        dist.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def _feed(self) -> dict[str, Iterator[Batch]]:
-        seed = self.state.seed + 1000 * self.state.step  # a resumed run draws fresh questions
+        # A resumed run draws fresh questions, and each worker its own.
+        seed = f"{self.state.seed}|{self.state.step}|{self.worker}"
         feed = {task: batches(self.tokenizer, task, TOKENS[task], seed) for task in TASKS}
         return {**feed, "long": long_batches(self.tokenizer, LONG_TOKENS, seed)}
 
@@ -157,14 +177,14 @@ class Run:
         for task in TASKS:
             long = task == "reading" and self.state.step % LONG_EVERY == LONG_EVERY - 1
             batch = next(feed["long" if long else task])
-            # A compiled trunk would be compiled again for such lengths: minutes for nothing.
-            trunk = self.model.model if long else self.trunk
             weight = PROMPT_WEIGHT if task == "reading" else 0.0
-            loss = loss_of(self.model, trunk, batch, weight)
+            loss = loss_of(self.model, batch, weight)
             (LOSS_WEIGHTS[task] * loss).backward()
             losses[task] = loss.item()
-            self.state.tokens += int(batch.answer.sum() + batch.prompt.sum())
-            self.state.answer_tokens += int(batch.answer.sum())
+            answered, read = int(batch.answer.sum()), int(batch.prompt.sum())
+            self.state.tokens += (answered + read) * self.workers
+            self.state.answer_tokens += answered * self.workers
+        self._share_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
@@ -227,6 +247,13 @@ class Run:
         (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
+def make_tokenizer(out: Path, seed: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of a run, trained the first time."""
+    if not (out / "tokenizer" / "tokenizer.json").is_file():
+        save_tokenizer(train_tokenizer(corpus(seed)), out / "tokenizer")
+    return PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
+
+
 def corpus(seed: int, per_task: int = 12000) -> list[str]:
     """Texts for the tokenizer, from training questions of every task."""
     drawn = [q for task in TASKS for q in islice(stream(task, "train", seed + 1), per_task)]
@@ -239,21 +266,43 @@ def main(
     tokens: Annotated[int | None, typer.Option(help="end of the schedule by tokens")] = None,
     seed: int = 0,
     resume: bool = False,
-    threads: int = 2,
-    compiled: Annotated[bool, typer.Option(help="torch.compile: 15% faster, needs g++")] = False,
+    workers: Annotated[int, typer.Option(help="processes of one thread each")] = 2,
 ) -> None:
     """Train bitcal-tiny and write it to OUT/model."""
-    torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(out, seed, minutes, tokens if tokens or minutes else 24_000_000)
+    make_tokenizer(out, seed)
+    limit = tokens if tokens or minutes else DEFAULT_TOKENS
+    meeting = out / f"meeting-{os.getpid()}"
+    mp.start_processes(
+        work, (workers, meeting, out, minutes, limit, seed, resume), nprocs=workers,
+        start_method="spawn",
+    )  # fmt: skip
+    meeting.unlink(missing_ok=True)
+    console.print(f"wrote {out / 'model'}")
+
+
+def work(
+    worker: int,
+    workers: int,
+    meeting: Path,
+    out: Path,
+    minutes: float | None,
+    tokens: int | None,
+    seed: int,
+    resume: bool,
+) -> None:
+    """One worker. Processes of one thread lose far less on a busy machine than shared threads."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = dist.FileStore(str(meeting), workers)
+    dist.init_process_group("gloo", store=store, rank=worker, world_size=workers)
+    run = Run(out, seed, minutes, tokens)
     if resume:
         run.load()
-    if compiled:
-        run.trunk = torch.compile(run.model.model, dynamic=True)
-    console.print(f"{run.model.num_parameters()} parameters, {len(run.tokenizer)} tokens")
     run.train()
-    run.export(out / "model")
-    console.print(f"wrote {out / 'model'}")
+    if not worker:
+        run.export(out / "model")
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

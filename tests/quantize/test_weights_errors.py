@@ -247,6 +247,15 @@ def test_an_error_is_of_one_root(tmp_path: Path) -> None:
     assert caught.value.__context__ is None
 
 
+def test_too_little_memory(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nand much more")
+
+    monkeypatch.setattr("bitcal_integrations.quantize.weights.load_float", full)
+    message = refused("there is not enough memory to load the model: CUDA out of memory", llama)
+    assert "qint4" in message
+
+
 def test_dtype_auto_says_why(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_weights(llama)
     assert (loaded.dtype, loaded.device) == ("bfloat16", "cpu")

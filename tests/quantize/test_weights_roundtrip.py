@@ -91,6 +91,7 @@ def test_tied_weights_are_stored_once_and_tied_again(tied: Path, tmp_path: Path)
 def test_a_quantized_head_is_no_longer_tied(tied: Path, tmp_path: Path) -> None:
     loaded = load_weights(tied, weights="qint8", exclude=None)
     assert loaded.weights["lm_head"] == "qint8"
+    assert loaded.model.config.tie_word_embeddings is False, "or tie_weights() would undo it"
     save_weights(loaded, tmp_path / "saved")
     again = load_weights(tmp_path / "saved")
     assert again.model.config.tie_word_embeddings is False

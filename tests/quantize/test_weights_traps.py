@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import logging
 import pickle
 import shutil
 from pathlib import Path
@@ -12,15 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from families import logits_of, save_tiny, tiny_config, tiny_model, tiny_tokenizer
+from families import logits_of, save_quanto, save_tiny, tiny_config, tiny_model, tiny_tokenizer
 from optimum.quanto import QuantizedModelForCausalLM, freeze, qint4, qint8, quantize
-from optimum.quanto.library.extensions import get_extension
-from optimum.quanto.tensor.packed import pack_weights
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from bitcal_integrations.errors import LoadError, NotQuantized
-from bitcal_integrations.quantize import _shim, _store
+from bitcal_integrations.errors import LoadError
+from bitcal_integrations.quantize import _shim
 from bitcal_integrations.quantize._build import empty_model
 from bitcal_integrations.quantize.weights import load_weights, save_weights
 
@@ -154,25 +150,17 @@ def test_b4_our_folder_keeps_the_names_of_the_model(tmp_path: Path) -> None:
 
 
 def test_b4_quantos_own_renamed_folder_is_refused(tmp_path: Path) -> None:
-    _quanto_folder("gpt_neox", tmp_path)
+    save_quanto("gpt_neox", tmp_path)
     with pytest.raises(LoadError, match=r"1 missing \(lm_head.weight\), 1 unexpected \(embed_out"):
         load_weights(tmp_path)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "opt"])
 def test_a_folder_that_quanto_saved_loads(family: str, tmp_path: Path) -> None:
-    model = _quanto_folder(family, tmp_path)
+    model = save_quanto(family, tmp_path)
     loaded = load_weights(tmp_path)
     assert set(loaded.weights.values()) == {"qint4"}
     assert torch.equal(logits_of(model), logits_of(loaded.model))
-
-
-def _quanto_folder(family: str, folder: Path) -> Any:
-    model = tiny_model(family, torch.bfloat16)
-    wrapped = QuantizedModelForCausalLM.quantize(model, weights=qint4, exclude="*lm_head")
-    wrapped.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return model
 
 
 # B5: a model built on the meta device has random rotary frequencies.
@@ -241,79 +229,6 @@ def test_b8_quantos_wrapper_is_taken_off() -> None:
     loaded = load_weights(wrapped, tokenizer=tiny_tokenizer())
     assert type(loaded.model).__name__ == "LlamaForCausalLM"
     assert loaded.source == "QuantizedModelForCausalLM"
-
-
-# B12: activations; B13: nothing to quantize; B14: shapes that a kernel refuses; B16: the head.
-
-
-def test_b12_quantized_activations_are_refused(tmp_path: Path) -> None:
-    model = tiny_model("llama")
-    quantize(model, weights=qint8, activations=qint8)
-    freeze(model)
-    with pytest.raises(LoadError, match="activations"):
-        load_weights(model, tokenizer=tiny_tokenizer())
-    _quanto_folder("llama", tmp_path)
-    entries = json.loads((tmp_path / _store.QUANTO_MAP).read_text())
-    entries["lm_head"] = {"weights": "qint8", "activations": "qint8"}
-    (tmp_path / _store.QUANTO_MAP).write_text(json.dumps(entries))
-    with pytest.raises(LoadError, match=r"'lm_head'.*activations"):
-        load_weights(tmp_path)
-
-
-def test_b13_nothing_to_quantize_names_the_class(tmp_path: Path) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=272, n_embd=32, n_layer=1, n_head=2)).eval()
-    model.save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    for source in (tmp_path, model):
-        with pytest.raises(NotQuantized, match="GPT2LMHeadModel"):
-            load_weights(source, weights="qint8", tokenizer=tiny_tokenizer())
-    assert load_weights(tmp_path, weights=None).weights == {}
-
-
-def test_b14_outputs_that_int4_cannot_pack_get_int8(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = save_tiny(tmp_path / "raw", vocab=265)
-    with caplog.at_level(logging.WARNING):
-        loaded = load_weights(folder, weights="qint4", dtype="bfloat16", exclude=None)
-    assert loaded.weights["lm_head"] == "qint8"
-    assert loaded.weights["model.layers.0.mlp.up_proj"] == "qint4"
-    assert "lm_head gets qint8" in caplog.text
-    save_weights(loaded, tmp_path / "saved")
-    assert load_weights(tmp_path / "saved", weights="qint4", exclude=None).weights == loaded.weights
-    plain = load_weights(folder, weights="qint4", dtype="float32", exclude=None)
-    assert plain.weights["lm_head"] == "qint4"
-
-
-def test_b16_the_head_stays_float_unless_asked(llama: Path) -> None:
-    assert "lm_head" not in load_weights(llama, weights="qint8").weights
-    assert "lm_head" in load_weights(llama, weights="qint8", exclude=None).weights
-
-
-# The C++ extension that quanto compiles into site-packages.
-
-
-def test_no_extension_is_ever_compiled(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from optimum.quanto.library.extensions import extension
-
-    def compile_nothing(*_: Any, **__: Any) -> None:
-        raise AssertionError("quanto started a compiler")
-
-    monkeypatch.setattr(extension, "load", compile_nothing)
-    assert get_extension("quanto_cpp").lib.unpack is _shim.unpack
-    for kind in ("qint4", "qint2"):
-        assert load_weights(llama, weights=kind, dtype="float32").weights
-
-
-@pytest.mark.parametrize("bits", [2, 4])
-def test_unpack_undoes_quantos_packing(bits: int) -> None:
-    values = torch.arange(264, dtype=torch.uint8).reshape(33, 8) % 2**bits
-    packed = pack_weights(values, bits)
-    ours = _shim.unpack(packed, bits)
-    assert ours.dtype == torch.uint8
-    assert torch.equal(ours[:33], values)
 
 
 # The smoke forward.

@@ -1,0 +1,92 @@
+"""Rows of a cache leave, join, branch and are cut without a change to what the model says."""
+
+from __future__ import annotations
+
+import torch
+
+from bitcal_integrations.decode import cache as kv
+from bitcal_integrations.decode.batch import Batch
+from bitcal_integrations.decode.net import Net
+from bitcal_integrations.decode.row import Row
+from bitcal_integrations.types import make_request
+
+
+def ids_of(text: str, net: Net) -> torch.Tensor:
+    return torch.tensor([net.tokenizer(text)["input_ids"]])
+
+
+def test_branch_and_crop_go_on_as_if_nothing_had_happened(net: Net) -> None:
+    ids = ids_of("The answer is", net)
+    mask = torch.ones_like(ids)
+    first, cache, _ = net.prefill(ids, mask)
+    token = first.argmax(-1, keepdim=True)
+    longer, wider = torch.cat([ids, token], 1), torch.cat([mask, mask[:, :1]], 1)
+    probe = kv.branch(cache, torch.tensor([0, 0]))
+    wrong = torch.cat([longer.expand(2, -1), torch.tensor([[7], [9]])], 1)
+    net.step(wrong[:, :-1], wider.expand(2, -1), probe, {})
+    net.step(wrong, torch.ones_like(wrong), probe, {})
+    kv.crop(probe, 2)
+    alone, _ = net.step(longer, wider, cache, {})
+    again, _ = net.step(longer.expand(2, -1), wider.expand(2, -1), probe, {})
+    torch.testing.assert_close(again, alone.expand(2, -1), atol=1e-5, rtol=1e-5)
+
+
+def test_rows_join_and_leave_at_any_time(net: Net) -> None:
+    requests = [
+        make_request("A rather long prompt to begin with", max_new_tokens=25),
+        make_request("B", max_new_tokens=6),
+        make_request("C and some more words", max_new_tokens=12),
+    ]
+    alone = []
+    for request in requests:
+        row = Row(net, request)
+        batch = Batch(net)
+        batch.admit([row])
+        while batch.rows:
+            batch.step()
+        alone.append(row.output_ids)
+    rows = [Row(net, request) for request in requests]
+    batch = Batch(net)
+    for row in rows:
+        batch.admit([row])
+        for _ in range(4):
+            batch.step()
+    widths = []
+    while batch.rows:
+        batch.step()
+        widths.append(batch._mask.shape)
+    assert [row.output_ids for row in rows] == alone
+    for row in rows:
+        assert row.finish == "length"
+    assert {w[0] for w in widths if len(w) > 1} <= {1, 2, 3}
+
+
+def test_a_batch_drops_columns_that_only_a_gone_row_needed(net: Net) -> None:
+    rows = [Row(net, make_request("long " * 30, max_new_tokens=2))]
+    rows.append(Row(net, make_request("s", max_new_tokens=20)))
+    batch = Batch(net)
+    batch.admit(rows)
+    batch.step()
+    assert batch.rows == [rows[1]]
+    assert batch._mask.shape == (1, rows[1].prompt_tokens + 2)
+    assert batch._cache.get_seq_length() == rows[1].prompt_tokens + 1
+
+
+def test_an_evicted_row_goes_on_where_it_was(net: Net) -> None:
+    whole = Row(net, make_request("Resume me", max_new_tokens=12))
+    batch = Batch(net)
+    batch.admit([whole])
+    while batch.rows:
+        batch.step()
+    row = Row(net, make_request("Resume me", max_new_tokens=12))
+    batch.admit([row])
+    batch.step()
+    batch.admit(batch.evict())
+    while batch.rows:
+        batch.step()
+    assert row.output_ids == whole.output_ids
+
+
+def test_bytes_per_token_are_those_of_the_cache(net: Net) -> None:
+    _, cache, _ = net.prefill(torch.ones(2, 10, dtype=torch.long), torch.ones(2, 10).long())
+    assert kv.bytes_held(cache) == 20 * net.kv_bytes_per_token
