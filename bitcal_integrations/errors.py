@@ -96,7 +96,9 @@ class BatchError(EngineError):
         self.results = results
         failed = [r for r in results if isinstance(r, BaseException)]
         super().__init__(
-            f"{len(failed)} of {len(results)} requests failed, the first with: {failed[0]}".rstrip(".")
+            f"{len(failed)} of {len(results)} requests failed, the first with: {failed[0]}".rstrip(
+                "."
+            )
         )
 
 

@@ -20,7 +20,7 @@ Parser: TypeAlias = Callable[..., "Answer | None"]  # (text, ended=True) -> Answ
 NUMBER = r"-?(?:\d(?:[\d,]*\d)?(?:\.\d+)?|\.\d+)(?:/\d+)?"
 # A comma, dot or slash may go on as part of the number, so one more character has to be seen.
 _OVER = r"(?=[^\d,./]|[,./]\D)"
-_LEAD = r"(?:\\?\$\s*|<answer>\s*\\?\$?\s*|[Tt]he final answer is:?\s*)?"
+_LEAD = r"(?:(?:<answer>|[Tt]he final answer is:?)\s*)?(?:\\?\$\s*)?"
 _MARKED = rf"####\s*(?:####\s*)*{_LEAD}({NUMBER})"
 
 

@@ -100,8 +100,12 @@ def _check_load(profile: Any, repair: Any, strict: bool, *positive: int | None) 
             "Load it with strict=False; its confidence is then None.",
         )
     for value in positive:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise BadRequest(f"{value!r} is not allowed for max_batch, max_queue or kv_bytes: at least 1")
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ):
+            raise BadRequest(
+                f"{value!r} is not allowed for max_batch, max_queue or kv_bytes: at least 1"
+            )
 
 
 def _check_defaults(defaults: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -174,9 +178,7 @@ class CalibratedModel:
         finally:
             await events.aclose()  # type: ignore[attr-defined]
 
-    def _requests(
-        self, prompt: Any, options: dict[str, Any]
-    ) -> tuple[bool, list[Request], bool]:
+    def _requests(self, prompt: Any, options: dict[str, Any]) -> tuple[bool, list[Request], bool]:
         return_errors = bool(options.pop("return_errors", False))
         many = isinstance(prompt, (list, tuple)) and not _is_messages(prompt)
         prompts = prompt if many else [prompt]

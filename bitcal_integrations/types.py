@@ -1,4 +1,4 @@
-"""What travels between the stages: Request, Step, Generation, Observation, Confidence, Decision, Record.
+"""What travels between the stages, from Request and Step to Confidence, Decision and Record.
 
 All are frozen and know nothing about models or frameworks. `to_dict` gives plain JSON values and
 drops what is per token (steps and arrays); `from_dict` reads it back.
@@ -134,7 +134,9 @@ def make_prompt(prompt: Any) -> Prompt:
     if isinstance(prompt, (list, tuple)) and prompt and all(isinstance(m, Mapping) for m in prompt):
         for message in prompt:
             if not {"role", "content"} <= set(message):
-                raise BadRequest(f"the message {dict(message)!r} needs the keys 'role' and 'content'")
+                raise BadRequest(
+                    f"the message {dict(message)!r} needs the keys 'role' and 'content'"
+                )
             if not isinstance(message["role"], str):
                 raise BadRequest(f"the role {message['role']!r} must be a string")
         return tuple(dict(m) for m in prompt)
@@ -250,7 +252,14 @@ class Observation:
         where = [i for i, s in enumerate(generation.steps) if id(s) in inside]
         span = (where[0], where[-1] + 1) if where else None
         return cls(
-            generation.raw, generation.finish, *table.T, span=span, samples=samples
+            generation.raw,
+            generation.finish,
+            table[:, 0],
+            table[:, 1],
+            table[:, 2],
+            table[:, 3],
+            span,
+            samples,
         )
 
 
@@ -274,8 +283,10 @@ class Confidence:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
-                "signals": dict(self.signals)}
+        return {
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+            "signals": dict(self.signals),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Confidence:

@@ -22,7 +22,7 @@ Measure = Callable[..., Tapped]
 
 
 class Batch:
-    """`admit` rows, then `step` until `rows` is empty. Each call gives the new (row, step) pairs."""
+    """`admit` rows, then `step` until `rows` is empty; each gives the new (row, step) pairs."""
 
     def __init__(self, net: Net, tap: Measure | None = None) -> None:
         self.net = net

@@ -95,7 +95,7 @@ class Net:
             **{"attention_mask": mask, self._cache_name: cache, **extra},
         )
         out = self.model(**inputs, return_dict=True)
-        held = out[self._cache_name] if self._cache_name in out else cache
+        held = out.get(self._cache_name, cache)
         return out.logits[:, -1].to(torch.float32), held
 
     def _own_cache(self) -> Any:
@@ -146,8 +146,9 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     found: set[int] = set()
     for owner in (model.generation_config, model.config, tokenizer):
         value = getattr(owner, "eos_token_id", None)
-        found.update(value if isinstance(value, (list, tuple)) else [value])
-    return frozenset(int(i) for i in found - {None})
+        values = value if isinstance(value, (list, tuple)) else [value]
+        found.update(int(i) for i in values if i is not None)
+    return frozenset(found)
 
 
 def _pad_id(model: Any, tokenizer: Any, eos: frozenset[int]) -> int:

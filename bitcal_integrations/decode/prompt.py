@@ -88,14 +88,16 @@ def plain_text(messages: tuple[Message, ...]) -> str:
 
 
 def _encode_plain(tokenizer: Any, text: str) -> tuple[int, ...]:
-    bos = getattr(tokenizer, "bos_token", None)
+    bos = getattr(tokenizer, "bos_token", None) or ""
     own_bos = bool(bos) and text.startswith(bos)
     ids = tokenizer(text, add_special_tokens=not own_bos)["input_ids"]
     if not ids:  # an empty prompt: begin from the model's own first token
         first = tokenizer.bos_token_id
         first = tokenizer.eos_token_id if first is None else first
         if first is None:
-            raise BadRequest("the prompt is empty and the tokenizer has no first token to start from")
+            raise BadRequest(
+                "the prompt is empty and the tokenizer has no first token to start from"
+            )
         ids = [first]
     return tuple(ids)
 

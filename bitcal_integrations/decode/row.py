@@ -53,7 +53,10 @@ class Row:
         return self.ids[self.prompt_tokens :]
 
     def push(
-        self, token: int, numbers: tuple[float, float, float, float], top: tuple = ()
+        self,
+        token: int,
+        numbers: tuple[float, float, float, float],
+        top: tuple[tuple[int, float], ...] = (),
     ) -> Step:
         """Take one token with its log-probability, entropy, margin and logsumexp."""
         self.ids.append(token)
@@ -74,14 +77,14 @@ class Row:
         return step
 
     def _judge(self, start: int, ended: bool, last: bool, content: int | None) -> None:
-        if self._cut_at_stop(start):
-            self.finish = "stop"
-        elif ended:
+        if self._cut_at_stop(start) or ended:
             self.finish = "stop"
         elif content is not None and self._answered(content, start):
             self.finish = "answer"
-        elif self.request.loop_stop and len(self.steps) % EVERY == EVERY - 1 and repeated_tail(
-            self.output_ids
+        elif (
+            self.request.loop_stop
+            and len(self.steps) % EVERY == EVERY - 1
+            and repeated_tail(self.output_ids)
         ):
             self.finish = "loop"
         elif last:
@@ -169,5 +172,3 @@ def _pending(raw: str, shown: int, stops: tuple[str, ...]) -> int:
         if any(stop.startswith(raw[-size:]) for stop in stops):
             return size
     return 0
-
-

@@ -14,9 +14,7 @@ from bitcal_integrations.decode.row import Row
 from bitcal_integrations.types import Generation, Request, Step
 
 
-def steps(
-    net: Net, rows: Sequence[Row], tap: Measure | None = None
-) -> Iterator[tuple[Row, Step]]:
+def steps(net: Net, rows: Sequence[Row], tap: Measure | None = None) -> Iterator[tuple[Row, Step]]:
     """Every token of every row, as it comes. A row's own error is raised when the rest is done."""
     batch = Batch(net, tap)
     yield from batch.admit(rows)

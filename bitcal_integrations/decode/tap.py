@@ -43,7 +43,8 @@ class Tap:
         top = self._top(shifted, log_total, top_k)
         second = shifted.scatter_(-1, peak_at, -torch.inf).max(dim=-1, keepdim=True).values
         numbers = torch.cat([logprob, entropy, -second, peak + log_total], dim=-1)
-        return Tapped(*numbers.T.tolist(), top=top)
+        chosen_logprob, spread, margin, log_sum = numbers.T.tolist()
+        return Tapped(chosen_logprob, spread, margin, log_sum, top)
 
     def _buffers(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         rows, vocabulary = logits.shape

@@ -140,7 +140,8 @@ class _Worker:
         need = (row.prompt_tokens + row.limit) * self._kv_per_token
         if need > self._kv_bytes:
             raise OutOfMemory(
-                f"the request may need {need} bytes of keys and values and {self._kv_bytes} are free"
+                f"the request may need {need} bytes of keys and values, "
+                f"and {self._kv_bytes} are free"
             )
         job = Job(self, row, listener, steps)
         with self._condition:
