@@ -71,6 +71,7 @@ def growth(net: Net, rows: int, steps: tuple[int, int], tap: type[Tap]) -> float
 
 def main(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     """One entry per setting: the bytes of each pair, with the tap and with the control."""
+    torch.set_num_threads(arguments["threads"])
     device, steps = torch.device(arguments["device"]), tuple(arguments["steps"])
     found = []
     for vocabulary in arguments["vocabularies"]:

@@ -27,9 +27,14 @@ class Spent(NamedTuple):
     decode: float
 
 
-def rounds(contestants: Mapping[str, Callable[[], float]], pairs: int) -> dict[str, list[float]]:
-    """What each contestant gives, A B C A B C ..., after one round that does not count."""
-    for measure in contestants.values():
+def rounds(
+    contestants: Mapping[str, Callable[[], float]], pairs: int, warm_up: bool = True
+) -> dict[str, list[float]]:
+    """What each contestant gives, A B C A B C ..., after one round that does not count.
+
+    `warm_up=False` leaves that round out, for a caller that has done it with less work.
+    """
+    for measure in contestants.values() if warm_up else ():
         measure()
     given: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(pairs):

@@ -75,7 +75,10 @@ def _different(bed: Bed, weights: str, dtype: torch.dtype, what: str) -> list[Ro
     groups = [requests[i : i + scale.seats] for i in range(0, len(requests), scale.seats)]
     net = bed.quantized(vocabulary, dtype, weights)
     engine = LocalEngine(net, max_batch=scale.seats)
+    short = [dataclasses.replace(request, max_new_tokens=scale.lengths[0]) for request in groups[0]]
     try:
+        _through(engine, short)
+        _in_groups(net, [short])
         taken = rounds(
             {
                 "engine": lambda: timed(lambda: _through(engine, requests), bed.device),
@@ -83,6 +86,7 @@ def _different(bed: Bed, weights: str, dtype: torch.dtype, what: str) -> list[Ro
                 "shrinking": lambda: _in_groups(net, groups),
             },
             scale.pairs,
+            warm_up=False,
         )
     finally:
         engine.close()

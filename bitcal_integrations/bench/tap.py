@@ -79,6 +79,7 @@ def _memory(bed: Bed) -> list[Row]:
         "batches": scale.batches,
         "steps": scale.growth_steps,
         "pairs": scale.pairs,
+        "threads": 1,  # nothing is timed, and a small model's threads mostly wait
     }
     rows = []
     for entry in call("_growth", arguments, fresh=scale.fresh, environment=PRECISE):

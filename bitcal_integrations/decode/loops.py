@@ -14,7 +14,7 @@ LONGEST_BLOCK = 64
 REPEATS = 6
 TOKENS = 96
 EVERY = 8
-_WINDOW = LONGEST_BLOCK * (REPEATS + 1)
+WINDOW = LONGEST_BLOCK * (REPEATS + 1)
 
 
 def repeated_tail(tokens: Sequence[int]) -> tuple[int, int] | None:
@@ -25,7 +25,7 @@ def repeated_tail(tokens: Sequence[int]) -> tuple[int, int] | None:
     >>> repeated_tail(list(range(200))) is None
     True
     """
-    tail = np.asarray(tokens[-_WINDOW:])
+    tail = np.asarray(tokens[-WINDOW:])
     for block in range(1, min(LONGEST_BLOCK, len(tail) // REPEATS) + 1):
         if tail[-1] != tail[-1 - block]:
             continue

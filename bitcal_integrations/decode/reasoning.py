@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from bitcal_integrations.decode.prompt import THINK
 
+_LONGEST = max(len(start) for start, _ in THINK)
+
 
 class Reasoning:
     """Follows a growing text: `start` is where content begins, None while reasoning is open.
@@ -19,14 +21,20 @@ class Reasoning:
     def __init__(self, open_mark: str | None) -> None:
         self._opened_by_prompt = open_mark
         self._seen = 0  # up to where no closing mark begins
+        self._close_end = 0
+        self._settled = False  # the start of the content cannot move any more
         self.start: int | None = 0
         self.inner: tuple[int, int] | None = None  # the reasoning's own characters
 
     def update(self, raw: str) -> int | None:
+        """Where content begins in `raw`, which has grown since the last call."""
+        if self._settled:
+            return self.start
         if self.inner is not None:
             return self._skip_blank(raw)
         marks = self._marks(raw)
         if marks is None:
+            self._settled = len(raw.lstrip()) >= _LONGEST
             return self.start
         begin, close = marks
         at = raw.find(close, max(begin, self._seen))
@@ -39,17 +47,20 @@ class Reasoning:
         return self._skip_blank(raw)
 
     def _skip_blank(self, raw: str) -> int | None:
-        rest = raw[self._close_end :]
-        self.start = len(raw) - len(rest.lstrip())
+        rest = raw[self._close_end :].lstrip()
+        self._settled = bool(rest)
+        self.start = len(raw) - len(rest)
         return self.start
 
     def _marks(self, raw: str) -> tuple[int, str] | None:
+        """Where reasoning begins, and the mark that closes it; None if the text has none."""
         for start, close in THINK:
             if self._opened_by_prompt == start:
                 return 0, close
-            lead = len(raw) - len(raw.lstrip())
-            if raw.startswith(start, lead):
-                return lead + len(start), close
+        head = raw.lstrip()[:_LONGEST]
+        for start, close in THINK:
+            if head.startswith(start):
+                return raw.index(start) + len(start), close
         return None
 
     def text(self, raw: str) -> str | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from bitcal_integrations.decode.choose import Chooser
 from bitcal_integrations.decode.detokenize import Detokenizer
-from bitcal_integrations.decode.loops import EVERY, repeated_tail
+from bitcal_integrations.decode.loops import EVERY, WINDOW, repeated_tail
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.reasoning import Reasoning
 from bitcal_integrations.grading import as_parser
@@ -84,7 +84,7 @@ class Row:
         elif (
             self.request.loop_stop
             and len(self.steps) % EVERY == EVERY - 1
-            and repeated_tail(self.output_ids)
+            and repeated_tail(self.ids[max(self.prompt_tokens, len(self.ids) - WINDOW) :])
         ):
             self.finish = "loop"
         elif last:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from bitcal_integrations.tiny.word_problems import SIZES
+
 INTRODUCTION = """# bitcal-tiny
 
 The language model that ships with bitcal-integrations, for its demo, tests, examples and
@@ -19,8 +21,7 @@ All questions are generated (tasks.py), without end, from a seed. No text was co
 
 - `math`: word problems of 1 to 6 steps with distractors; the answer shows every step and ends in
   `#### <number>`. A third of the questions ask for a check of the steps, which the model writes
-  before that line. `small` problems keep every number below 100, `medium` below 300, `large`
-  below 1000.
+  before that line. {sizes}.
 - `facts`: capital, currency, continent, main language, phone code and internet domain of the 193
   member states of the United Nations, without a passage. `head`: the 60 most populous countries;
   `torso`: facts about the others that training showed, rarer the smaller the country; `tail`:
@@ -36,14 +37,14 @@ and the wording. Facts are finite: there the split is by the whole prompt, so te
 fact in words that training never used for it.
 
 Wordings: plain, labelled and chat forms, LlamaIndex's default text_qa and refine prompts (text
-and chat), and LangChain's usual RAG prompt. A tenth of training was raw completion without the
-chat template or had two turns.
+and chat), and LangChain's usual RAG prompt. An eighth of the training questions were raw
+completions without the chat template or had two turns.
 """
 
 
 def render(metrics: dict[str, Any], training: dict[str, Any]) -> str:
     """The whole card as Markdown."""
-    parts = [INTRODUCTION, _model(training), DATA, _curve(training["curve"]), _scores(metrics)]
+    parts = [INTRODUCTION, _model(training), _data(), _curve(training["curve"]), _scores(metrics)]
     first = next(iter(metrics["results"]))
     parts += [_groups(first, metrics["results"]), _samples(metrics["samples"])]
     return "\n".join(parts)
@@ -54,13 +55,20 @@ def _model(training: dict[str, Any]) -> str:
 
 Llama architecture: {training["parameters"]:,} weights, hidden size 256, 4 layers, 8 heads of 32
 (4 for keys and values), tied embeddings, stored in bfloat16; context of 2,048 tokens, trained on
-passages of up to about 900. Tokenizer: byte-level BPE that splits digits.
+prompts of up to about 900. Tokenizer: byte-level BPE that splits digits.
 
 Trained from seed {training["seed"]} on {training["tokens"] / 1e6:.1f} million tokens \
 ({training["answer_tokens"] / 1e6:.1f} million of them answers, which carry the loss) in \
 {training["step"]:,} steps, {training["elapsed"] / 60:.0f} minutes on two CPU cores. Muon for the
-matrices, AdamW for embeddings and norms, one cosine. Every step joins one batch of each task.
-"""
+matrices, AdamW for embeddings and norms, one cosine. Every step joins one batch of each task and
+of each drill (drills.py: bare sums, name lists to recall, several questions on one passage).
+{"".join(f"{chr(10)}{note}{chr(10)}" for note in training.get("notes", []))}"""
+
+
+def _data() -> str:
+    """The section on data, with the number ranges as the generator has them."""
+    sizes = ", ".join(f"`{name}` up to {size.top}" for name, size in SIZES.items())
+    return DATA.replace("{sizes}", f"The running count stays in a range: {sizes}")
 
 
 def _curve(curve: list[dict[str, float]]) -> str:

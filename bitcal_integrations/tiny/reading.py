@@ -10,6 +10,7 @@ from random import Random
 
 from bitcal_integrations.tiny.countries import countries, facts
 from bitcal_integrations.tiny.facts import LABELS, phrase
+from bitcal_integrations.tiny.splits import split_of
 from bitcal_integrations.tiny.wordings import OPEN, Draft, choose, opened
 
 Entity = tuple[str, dict[str, str]]  # name, values by attribute
@@ -93,6 +94,24 @@ def draft(rng: Random, extra: int | None = None) -> Draft:
         wording=wording,
         bucket="unknown" if gold == UNKNOWN else "answerable",
     )
+
+
+def interview(rng: Random) -> tuple[str, list[tuple[str, str]]]:
+    """A passage on one or two invented countries, with a question and answer on each thing told.
+
+    For training only, so no part of it hashes into another split.
+    """
+    passages, asked = [], []
+    for _ in range(rng.randint(1, 2)):
+        name = invent(rng, rng.choice(("", "", "ia", "land", "stan")))
+        known = {a: _value(rng, a) for a in rng.sample(list(READING_LABELS), rng.randint(2, 4))}
+        passages.append(_passage(rng, name, known))
+        for attribute, value in known.items():
+            if split_of(f"reading|{name}|{attribute}|plain") == "train":
+                question = phrase(rng, attribute, READING_LABELS[attribute], name)
+                asked.append((question, value))
+    rng.shuffle(asked)
+    return " ".join(passages), asked or [("Who?", UNKNOWN)]
 
 
 def _entity(rng: Random) -> Entity:

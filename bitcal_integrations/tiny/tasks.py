@@ -14,11 +14,10 @@ from itertools import islice
 from random import Random
 
 from bitcal_integrations.tiny import facts, reading, word_problems
+from bitcal_integrations.tiny.splits import SPLITS, split_of
 from bitcal_integrations.tiny.wordings import Draft, Message
 
 TASKS = ("math", "facts", "reading")
-SPLITS = ("train", "calibration", "test")
-_SHARES = {"train": 0.7, "calibration": 0.15, "test": 0.15}
 _MARK = "####"
 
 
@@ -64,20 +63,6 @@ def stream(task: str, split: str, seed: int | str = 0) -> Iterator[Question]:
         draft = _draft(rng, task, split)
         if split_of(draft.key) == split:
             yield as_question(task, draft)
-
-
-def split_of(key: str) -> str:
-    """The split that a question's content belongs to.
-
-    >>> split_of("math|12 +0:30")
-    'train'
-    """
-    share = int(sha256(key.encode()).hexdigest()[:12], 16) / 16**12
-    for split, size in _SHARES.items():
-        share -= size
-        if share < 0:
-            return split
-    return SPLITS[-1]
 
 
 def parse_answer(text: str) -> str | None:

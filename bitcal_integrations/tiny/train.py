@@ -7,11 +7,11 @@ A run that was cut goes on with `--resume`. Knows nothing of quantization or fra
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from math import cos, pi
 from pathlib import Path
 from typing import Annotated
 
@@ -20,20 +20,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import typer
 from rich.console import Console
-from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitcal_integrations.tiny.answers import answers
-from bitcal_integrations.tiny.batches import Batch, batches, long_batches
+from bitcal_integrations.tiny.assets import MODEL_DIR
+from bitcal_integrations.tiny.batches import Batch, batches
+from bitcal_integrations.tiny.network import config, loss_of, optimizers, schedule
 from bitcal_integrations.tiny.tasks import TASKS, grade, questions, stream
 from bitcal_integrations.tiny.tokenizer import save_tokenizer, train_tokenizer
 
-TOKENS = {"math": 1800, "facts": 400, "reading": 1300}  # ids per step and worker
-LOSS_WEIGHTS = {"math": 1.0, "facts": 0.4, "reading": 0.6}
+TOKENS = {"math": 1500, "facts": 250, "reading": 1000, "sums": 500, "recall": 600}  # per worker
+LOSS_WEIGHTS = {"math": 1.0, "facts": 0.4, "reading": 0.6, "sums": 0.6, "recall": 0.6}
 PROMPT_WEIGHT = 0.3  # reading only: repeated names in a passage teach copying early
 LONG_EVERY, LONG_TOKENS = 40, 2200
 EVALUATE_SECONDS, SAVE_SECONDS, EVALUATE_QUESTIONS = 420.0, 180.0, 64
-LEARNING_RATE, MATRIX_LEARNING_RATE, WARMUP, FLOOR = 3e-3, 4e-3, 60, 0.02
 DEFAULT_TOKENS = 18_000_000
 console = Console(width=110)
 
@@ -48,57 +48,6 @@ class State:
     answer_tokens: int = 0
     elapsed: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
-
-
-def config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """Width 256 (two groups of 128 for int4), four layers, tied embeddings."""
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        head_dim=32,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices (it needs far fewer tokens here), AdamW for embeddings and norms."""
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    return [
-        torch.optim.Muon(
-            matrices, lr=MATRIX_LEARNING_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(others, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-
-
-def schedule(step: int, progress: float) -> float:
-    """Warm-up, then a cosine over `progress` from 0 to 1 that ends near zero."""
-    return min(1.0, (step + 1) / WARMUP) * (FLOOR + (1 - FLOOR) * (1 + cos(pi * progress)) / 2)
-
-
-def loss_of(model: LlamaForCausalLM, batch: Batch, prompt_weight: float) -> torch.Tensor:
-    """Mean loss over answer tokens, plus a little of the prompt's; only those reach the head."""
-    targets = batch.ids[:, 1:]
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.model(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
-        loss = _loss(model, hidden[batch.answer], targets[batch.answer])
-        if prompt_weight:
-            prompt = _loss(model, hidden[batch.prompt], targets[batch.prompt])
-            return loss + prompt_weight * prompt
-    return loss
-
-
-def _loss(model: LlamaForCausalLM, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return cross_entropy(model.lm_head(hidden).float(), targets)
 
 
 class Run:
@@ -169,12 +118,12 @@ class Run:
     def _feed(self) -> dict[str, Iterator[Batch]]:
         # A resumed run draws fresh questions, and each worker its own.
         seed = f"{self.state.seed}|{self.state.step}|{self.worker}"
-        feed = {task: batches(self.tokenizer, task, TOKENS[task], seed) for task in TASKS}
-        return {**feed, "long": long_batches(self.tokenizer, LONG_TOKENS, seed)}
+        feed = {task: batches(self.tokenizer, task, TOKENS[task], seed) for task in TOKENS}
+        return {**feed, "long": batches(self.tokenizer, "long", LONG_TOKENS, seed)}
 
     def _step(self, feed: dict[str, Iterator[Batch]]) -> dict[str, float]:
         factor, losses = schedule(self.state.step, self.progress), {}
-        for task in TASKS:
+        for task in TOKENS:
             long = task == "reading" and self.state.step % LONG_EVERY == LONG_EVERY - 1
             batch = next(feed["long" if long else task])
             weight = PROMPT_WEIGHT if task == "reading" else 0.0
@@ -266,6 +215,7 @@ def main(
     tokens: Annotated[int | None, typer.Option(help="end of the schedule by tokens")] = None,
     seed: int = 0,
     resume: bool = False,
+    install: Annotated[bool, typer.Option(help="also write it into this package")] = False,
     workers: Annotated[int, typer.Option(help="processes of one thread each")] = 2,
 ) -> None:
     """Train bitcal-tiny and write it to OUT/model."""
@@ -278,7 +228,9 @@ def main(
         start_method="spawn",
     )  # fmt: skip
     meeting.unlink(missing_ok=True)
-    console.print(f"wrote {out / 'model'}")
+    if install:
+        shutil.copytree(out / "model", MODEL_DIR, dirs_exist_ok=True)
+    console.print(f"wrote {MODEL_DIR if install else out / 'model'}")
 
 
 def work(

@@ -64,15 +64,15 @@ class Size:
     factor: int
 
 
-SIZES = {"small": Size(99, 40, 4), "medium": Size(299, 120, 6), "large": Size(999, 400, 9)}
-SIZE_WEIGHTS = {"small": 4, "medium": 3, "large": 3}
+SIZES = {"small": Size(50, 30, 4), "medium": Size(99, 60, 5), "large": Size(299, 120, 6)}
+SIZE_WEIGHTS = {"small": 4, "medium": 4, "large": 2}
 MAX_STEPS = 6
 
 
 def draft(rng: Random, steps: int | None = None, size: str | None = None) -> Draft:
     """One problem; `steps` and `size` are drawn when not given."""
     steps = steps or rng.randint(1, MAX_STEPS)
-    size = size or rng.choices(list(SIZE_WEIGHTS), list(SIZE_WEIGHTS.values()))[0]
+    size = size or _size(rng)
     person, friend = rng.sample(PEOPLE, 2)
     item, other = rng.sample(ITEMS, 2)
     start = rng.randint(2, max(10, SIZES[size].top // 3))
@@ -102,6 +102,18 @@ def draft(rng: Random, steps: int | None = None, size: str | None = None) -> Dra
         bucket=size,
         steps=steps,
     )
+
+
+def bare_sum(rng: Random) -> tuple[str, str, int]:
+    """One operation without a story: its opening word, `12+30` and the result."""
+    size = SIZES[_size(rng)]
+    count = rng.randint(1, size.top)
+    op, number, result = _operation(rng, count, size)
+    return rng.choice(EVENTS[op])[1], f"{count}{op}{number}", result
+
+
+def _size(rng: Random) -> str:
+    return rng.choices(list(SIZE_WEIGHTS), list(SIZE_WEIGHTS.values()))[0]
 
 
 def _operation(rng: Random, count: int, size: Size) -> tuple[str, int, int]:

@@ -159,6 +159,7 @@ def test_the_memory_measurement_sees_a_tap_that_keeps_scores() -> None:
         "batches": [rows],
         "steps": [4, 36],
         "pairs": 1,
+        "threads": 1,
     }
     (entry,) = _child.call("_growth", arguments, environment=PRECISE)
     scores = vocabulary * rows * 4

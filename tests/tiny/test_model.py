@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bitcal_integrations.tiny.answers import answers
 from bitcal_integrations.tiny.assets import METRICS_FILE, MODEL_DIR, model_folder
-from bitcal_integrations.tiny.batches import collate, example
+from bitcal_integrations.tiny.batches import collate
 from bitcal_integrations.tiny.card import auroc, draw_questions, measure, scores
+from bitcal_integrations.tiny.examples import example
 from bitcal_integrations.tiny.tasks import TASKS, Question, grade, questions
 
 TEXTS = ("Paris", "12+30=42", "Ana has 407 eggs.\nHow many?", "São Tomé, naïve", "two  spaces")

@@ -1,0 +1,62 @@
+"""The network of the built-in model, its optimizers, its schedule and its loss. Knows no data."""
+
+from math import cos, pi
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from bitcal_integrations.tiny.batches import Batch
+
+LEARNING_RATE, MATRIX_LEARNING_RATE, WARMUP, FLOOR = 3e-3, 4e-3, 60, 0.02
+
+
+def config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """Width 256 (two groups of 128 for int4), four layers, tied embeddings."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices (it needs far fewer tokens here), AdamW for embeddings and norms."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    return [
+        torch.optim.Muon(
+            matrices, lr=MATRIX_LEARNING_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(others, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def schedule(step: int, progress: float) -> float:
+    """Warm-up, then a cosine over `progress` from 0 to 1 that ends near zero."""
+    return min(1.0, (step + 1) / WARMUP) * (FLOOR + (1 - FLOOR) * (1 + cos(pi * progress)) / 2)
+
+
+def loss_of(model: LlamaForCausalLM, batch: Batch, prompt_weight: float) -> torch.Tensor:
+    """Mean loss over answer tokens, plus a little of the prompt's; only those reach the head."""
+    targets = batch.ids[:, 1:]
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
+        loss = _loss(model, hidden[batch.answer], targets[batch.answer])
+        if prompt_weight:
+            prompt = _loss(model, hidden[batch.prompt], targets[batch.prompt])
+            return loss + prompt_weight * prompt
+    return loss
+
+
+def _loss(model: LlamaForCausalLM, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model.lm_head(hidden).float(), targets)
