@@ -120,21 +120,26 @@ def as_parser(what: str | Callable[..., Any] | None) -> Parser | None:
             allowed = ", ".join(sorted(PARSERS))
             raise UnknownName(f"{what!r} is not a parser: {allowed}, regex:PATTERN or a callable")
         return PARSERS[what]
-    return what if "ended" in _parameters(what) else _from_callable(what)
+    return what if _takes_ended(what) else _from_callable(what)
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+def _takes_ended(function: Callable[..., Any]) -> bool:
     try:
-        return tuple(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return ()
+        return False
+    return "ended" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _from_callable(function: Callable[..., Any]) -> Parser:
-    """A user's `text -> answer`: an Answer, or a string that occurs in the text, or None."""
+    """A user's `text -> answer`: an Answer, or a string that occurs in the text, or None.
+
+    Without a parameter `ended` it cannot tell half an answer from a whole one, so it is asked only
+    about texts that have ended.
+    """
 
     def parse(text: str, ended: bool = True) -> Answer | None:
-        found = function(text)
+        found = function(text) if ended else None
         if found is None or isinstance(found, Answer):
             return found
         if not isinstance(found, str):

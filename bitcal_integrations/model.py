@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from bitcal_integrations import registry
@@ -62,6 +63,8 @@ def load(
     and every option of `ask` (temperature, parser, ...) may be given here as this model's default.
     """
     _check_load(profile, repair, strict, max_batch, max_queue, kv_bytes)
+    if deterministic and max_batch not in (None, 1):
+        raise BadRequest(f"deterministic=True answers one by one, not max_batch={max_batch}")
     system, defaults = _check_defaults(defaults)
     from bitcal_integrations.decode.net import Net
     from bitcal_integrations.engines import local
@@ -109,6 +112,8 @@ def _check_load(profile: Any, repair: Any, strict: bool, *positive: int | None) 
 
 
 def _check_defaults(defaults: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    if "prompt" in defaults:
+        raise BadRequest("a prompt is not an argument of load: pass it to ask")
     system = defaults.pop("system", None)
     if system is not None and not isinstance(system, str):
         raise BadRequest(f"system={system!r} is not allowed: it must be a string")
@@ -218,7 +223,7 @@ class CalibratedModel:
             request, generation, self._confidence(request, generation),
             timing=outcome.timing, model=self.name,
         )  # fmt: skip
-        for sink in self._sinks:
+        for sink in tuple(self._sinks):
             try:
                 sink(record)
             except Exception:  # an answer must not be lost because a log cannot be written
@@ -301,16 +306,19 @@ def _is_messages(prompt: Sequence[Any]) -> bool:
     return bool(prompt) and all(isinstance(m, dict) for m in prompt)
 
 
+@cache
+def _generation_signals() -> dict[str, Callable[[Observation], float]]:
+    """The signals that need nothing but the generation, by name."""
+    found = {name: registry.resolve("signals", name) for name in registry.names("signals")}
+    return {name: s.measure for name, s in found.items() if s.NEEDS == "generation"}
+
+
 def uncalibrated(request: Request, generation: Generation) -> Confidence:
     """The raw score alone: geometric-mean probability of the answer's tokens, else of all."""
     if not generation.text.strip():
         return Confidence(task=request.task, reason="no_answer: the text is empty")
     observation = Observation.of(generation)
-    signals = {}
-    for name in registry.names("signals"):
-        signal = registry.resolve("signals", name)
-        if signal.NEEDS == "generation":
-            signals[name] = signal.measure(observation)
+    signals = {name: measure(observation) for name, measure in _generation_signals().items()}
     cut = request.parser is not None and generation.answer is None
     reason = f"no_answer: nothing for parser {request.parser!r}" if cut else NO_PROFILE
     signals = {k: v for k, v in signals.items() if math.isfinite(v)}

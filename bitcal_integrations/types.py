@@ -150,7 +150,9 @@ class Step:
     """One generated token and what the model thought of it, from the raw logits, in nats.
 
     `text` is what the stream may show now (a piece that could begin a stop string waits for a
-    later step); `start` and `end` are the token's own character range in Generation.raw.
+    later step); the texts of the steps without `reasoning` add up to Generation.text. `start` and
+    `end` are the token's own characters in Generation.raw; in the finished Generation the tokens
+    that began a character share the range of the one that completes it.
     """
 
     token_id: int

@@ -68,7 +68,7 @@ def test_without_a_profile_confidence_is_unknown_and_says_why(model: CalibratedM
 
 
 def test_the_raw_score_is_that_of_the_answer_span(model: CalibratedModel) -> None:
-    record = model.ask("Hello", max_new_tokens=8, parser=lambda text: text[2:4] or None)
+    record = model.ask("Hello", max_new_tokens=8, parser="regex:^..(..)")
     inside = record.generation.answer_steps()
     mean = sum(s.logprob for s in inside) / len(inside)
     assert record.confidence.raw == pytest.approx(math.exp(mean))

@@ -130,7 +130,7 @@ def measured(out: Any) -> Any:
     with progress() as report:
         found = run(names=None, progress=report)
     out.print(table(found), soft_wrap=True)
-    return found
+    return [row.to_dict() for row in found]
 
 
 def draw_facts(out: Any, title: str, facts: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ the batch keeps its first rows to the end and takes no others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from bitcal_integrations.decode import cache as kv
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.row import Row
 from bitcal_integrations.decode.tap import Tap, Tapped
+from bitcal_integrations.errors import EngineError
 from bitcal_integrations.types import Step
 
 Measure = Callable[..., Tapped]
@@ -89,6 +91,7 @@ class Batch:
         for row, token, numbers, top in zip(self._seats, tokens, columns, tapped.top, strict=True):
             if row.finish is None:
                 with row.guard():
+                    _check_finite(numbers, row.new_tokens)
                     step = row.push(token, numbers, top[: row.request.top_logprobs])
                     events.append((row, step))
         self._ids = torch.cat([self._ids, chosen.unsqueeze(-1)], dim=-1)
@@ -100,9 +103,9 @@ class Batch:
         chosen = logits.argmax(-1)
         for i, row in enumerate(self._seats):
             if row.finish is None and not row.choose.plain:
-                ids = self._ids[i].tolist() if self.net.encoder_decoder else row.ids
+                seen = self._ids if self.net.encoder_decoder else self._ids[:, -len(row.ids) :]
                 with row.guard():
-                    chosen[i] = row.choose(ids, logits[i])
+                    chosen[i] = row.choose(seen[i], logits[i])
         return chosen
 
     # ---- rows come and go ------------------------------------------------------------------
@@ -116,6 +119,8 @@ class Batch:
         if not self.net.joinable:
             kept = {id(r) for r, s in zip(self._seats, stay, strict=True) if s}
             self.rows = [row for row in self.rows if id(row) in kept]
+            if not self.rows:
+                self._clear()
             return
         index = torch.tensor([i for i, s in enumerate(stay) if s], device=self._ids.device)
         self.rows = self._seats = [row for row, s in zip(self._seats, stay, strict=True) if s]
@@ -145,6 +150,15 @@ class Batch:
         mask = [[0] * (width - len(r)) + [1] * len(r) for r in rows]
         device = self.net.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _check_finite(numbers: Sequence[float], token: int) -> None:
+    """Refuse logits that are no numbers: no choice and no signal made from them means anything."""
+    if not math.isfinite(numbers[-1]):
+        raise EngineError(
+            f"the model gave logits that are not finite at new token {token}",
+            "Load it with dtype='float32', or with weights of more bits.",
+        )
 
 
 def _widen(table: torch.Tensor, width: int, fill: int) -> torch.Tensor:

@@ -20,7 +20,6 @@ class Chooser:
     def __init__(self, net: Net, request: Request, prompt_tokens: int) -> None:
         self._sample = request.temperature > 0
         self._processors = _processors(net, request, prompt_tokens)
-        self._device = net.device
         self._random: torch.Generator | None = None
         if self._sample:
             self._random = torch.Generator(device=net.device)
@@ -34,11 +33,10 @@ class Chooser:
         """Whether the choice is the argmax of the raw logits."""
         return not self._sample and not self._processors
 
-    def __call__(self, ids: list[int], logits: torch.Tensor) -> int:
+    def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> int:
         scores = logits.unsqueeze(0)
         if self._processors:
-            context = torch.tensor([ids], device=self._device)
-            scores = self._processors(context, scores.clone())
+            scores = self._processors(ids.unsqueeze(0), scores.clone())
         if not self._sample:
             return int(scores.argmax(-1))
         chances = torch.softmax(scores, dim=-1)

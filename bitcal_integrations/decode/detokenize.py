@@ -1,4 +1,4 @@
-"""Text of a growing token list, piece by piece, equal to decoding it whole.
+"""Text of a growing token list, piece by piece; valid UTF-8 comes out as when decoded whole.
 
 A token may end inside a character, and some tokenizers drop the first space of what they decode;
 so each piece is the difference between decoding a short window with and without the new token.

@@ -16,7 +16,7 @@ import torch
 
 from bitcal_integrations.decode import cache as kv
 from bitcal_integrations.decode.prompt import THINK, Encoded, encode
-from bitcal_integrations.errors import PromptTooLong
+from bitcal_integrations.errors import LoadError, PromptTooLong
 from bitcal_integrations.types import Request
 
 
@@ -37,23 +37,25 @@ class Net:
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._takes_positions = "position_ids" in accepted
         self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
-        self._lock = threading.Lock()
+        # Encoding may set a tokenizer's truncation anew, which must not happen under a decode: do
+        # it once here, and one at a time later. Decoding only reads.
+        self._encoding = threading.Lock()
+        tokenizer("a")
 
     def encode(self, request: Request) -> Encoded:
         """The prompt's ids; an error if they leave no room for an answer."""
-        with self._lock:
+        with self._encoding:
             encoded = encode(self.tokenizer, request)
         if self.context is not None and len(encoded.ids) >= self.context:
             raise PromptTooLong(len(encoded.ids), self.context)
         return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
-        with self._lock:
-            return str(
-                self.tokenizer.decode(
-                    list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-                )
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
+        )
 
     # Inference mode would break quanto's int4 and int2 weights, which update a version counter.
     @torch.no_grad()
@@ -136,9 +138,17 @@ class Net:
 
 def _inner(model: Any) -> Any:
     """The model whose forward is to be called: a PEFT adapter's layers sit inside its base."""
-    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
-        return model.get_base_model()
-    return model
+    adapters = getattr(model, "peft_config", None)
+    if adapters is None or not hasattr(model, "get_base_model"):
+        return model
+    for name, adapter in adapters.items():
+        if getattr(adapter, "is_prompt_learning", False):
+            kind = getattr(adapter, "peft_type", type(adapter).__name__)
+            raise LoadError(
+                f"the adapter {name!r} ({kind}) learns virtual tokens, which are not served",
+                "Use an adapter that changes layers, such as LoRA.",
+            )
+    return model.get_base_model()
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -152,11 +162,13 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _pad_id(model: Any, tokenizer: Any, eos: frozenset[int]) -> int:
+    """An id that the embedding has; it is masked out everywhere, so any will do."""
+    rows = int(model.get_input_embeddings().weight.shape[0])
     for owner in (tokenizer, model.generation_config):
         value = getattr(owner, "pad_token_id", None)
-        if value is not None:
+        if value is not None and 0 <= value < rows:  # an added [PAD] may lie beyond it
             return int(value)
-    return min(eos, default=0)  # masked out everywhere, so any id will do
+    return min(eos, default=0)
 
 
 def _context(config: Any) -> int | None:

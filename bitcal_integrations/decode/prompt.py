@@ -40,7 +40,7 @@ def encode(tokenizer: Any, request: Request) -> Encoded:
     if request.chat is not False and has_template:
         text = render(tokenizer, request.prompt, request.chat_template_kwargs)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return Encoded(tuple(ids), _open_mark(text))
+        return Encoded(_or_first(tokenizer, ids), _open_mark(text))
     text = request.prompt if isinstance(request.prompt, str) else plain_text(request.prompt)
     return Encoded(_encode_plain(tokenizer, text))
 
@@ -90,16 +90,18 @@ def plain_text(messages: tuple[Message, ...]) -> str:
 def _encode_plain(tokenizer: Any, text: str) -> tuple[int, ...]:
     bos = getattr(tokenizer, "bos_token", None) or ""
     own_bos = bool(bos) and text.startswith(bos)
-    ids = tokenizer(text, add_special_tokens=not own_bos)["input_ids"]
-    if not ids:  # an empty prompt: begin from the model's own first token
-        first = tokenizer.bos_token_id
-        first = tokenizer.eos_token_id if first is None else first
-        if first is None:
-            raise BadRequest(
-                "the prompt is empty and the tokenizer has no first token to start from"
-            )
-        ids = [first]
-    return tuple(ids)
+    return _or_first(tokenizer, tokenizer(text, add_special_tokens=not own_bos)["input_ids"])
+
+
+def _or_first(tokenizer: Any, ids: list[int]) -> tuple[int, ...]:
+    """The ids; for an empty prompt the token that the model begins from."""
+    if ids:
+        return tuple(ids)
+    first = tokenizer.bos_token_id
+    first = tokenizer.eos_token_id if first is None else first
+    if first is None:
+        raise BadRequest("the prompt is empty and the tokenizer has no first token to start from")
+    return (first,)
 
 
 def _open_mark(rendered: str) -> str | None:

@@ -24,6 +24,7 @@ class Reasoning:
         self._close_end = 0
         self._settled = False  # the start of the content cannot move any more
         self.start: int | None = 0
+        self.undecided = False  # the text so far could be the beginning of a mark
         self.inner: tuple[int, int] | None = None  # the reasoning's own characters
 
     def update(self, raw: str) -> int | None:
@@ -33,6 +34,8 @@ class Reasoning:
         if self.inner is not None:
             return self._skip_blank(raw)
         marks = self._marks(raw)
+        head = raw.lstrip()[:_LONGEST]
+        self.undecided = marks is None and any(start.startswith(head) for start, _ in THINK)
         if marks is None:
             self._settled = len(raw.lstrip()) >= _LONGEST
             return self.start

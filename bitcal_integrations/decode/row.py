@@ -41,6 +41,7 @@ class Row:
         self._eos = net.eos
         self._pieces = Detokenizer(net.decode, net.literal)
         self._shown = 0
+        self._unfinished: list[int] = []  # steps whose token is part of a character still to come
         self._reasoning = Reasoning(encoded.open_mark)
         self._parse = as_parser(request.parser)
 
@@ -69,10 +70,9 @@ class Row:
         content = self._reasoning.update(self.raw)
         self._judge(start, ended, last, content)
         end = len(self.raw)
-        step = Step(
-            token, self._release(), min(start, end), end, *numbers,
-            top=top, reasoning=content is None,
-        )  # fmt: skip
+        self._share_character(start, end)
+        text, reasoning = self._release()
+        step = Step(token, text, min(start, end), end, *numbers, top=top, reasoning=reasoning)
         self.steps.append(step)
         return step
 
@@ -108,13 +108,34 @@ class Row:
             return False
         return self._parse(self.raw[content:], ended=False) is not None
 
-    def _release(self) -> str:
-        """The text that may be shown: all but an ending that could begin a stop string."""
-        held = 0 if self.finish else _pending(self.raw, self._shown, self.request.stop)
-        end = len(self.raw) - held
+    def _share_character(self, start: int, end: int) -> None:
+        """Give the tokens that began a character the range of the token that completes it."""
+        if end > start:
+            for index in self._unfinished:
+                self.steps[index] = dataclasses.replace(self.steps[index], start=start, end=end)
+            self._unfinished.clear()
+        elif self.finish is None:
+            self._unfinished.append(len(self.steps))
+
+    def _release(self) -> tuple[str, bool]:
+        """The text that may be shown now, and whether it is reasoning.
+
+        What could begin a stop string or a reasoning mark waits, and so does content that came
+        in one token with the end of the reasoning: a step shows the one or the other.
+        """
+        end, content = len(self.raw), self._reasoning.start
+        if self.finish is None:
+            end -= _pending(self.raw, self._shown, self.request.stop)
+            end = self._shown if self._reasoning.undecided else end
+        reasoning = content is None or self._shown < content
+        if reasoning and content is not None:
+            if self.finish and end > content:
+                reasoning, self._shown = False, content
+            else:
+                end = min(end, content)
         text = self.raw[self._shown : end]
         self._shown = max(self._shown, end)
-        return text
+        return text, reasoning
 
     @contextmanager
     def guard(self) -> Iterator[None]:

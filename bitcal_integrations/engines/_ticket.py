@@ -8,11 +8,13 @@ request.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from bitcal_integrations.errors import ForkedProcess, QueueFull
 from bitcal_integrations.types import Generation, Request, Step, Timing
 
 
@@ -48,9 +50,10 @@ def stream(engine: Engine, request: Request) -> Iterator[Step | Outcome]:
     """The request's Steps, then its Outcome. It is submitted when the first one is asked for."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     ticket = engine.submit(request, events.put)
+    owner = os.getpid()
     try:
         while True:
-            event = _get(events)
+            event = _get(events, owner)
             if isinstance(event, Exception):
                 raise event
             yield event
@@ -60,32 +63,75 @@ def stream(engine: Engine, request: Request) -> Iterator[Step | Outcome]:
         ticket.cancel()
 
 
-def _get(events: queue.SimpleQueue[Any]) -> Any:
+def _get(events: queue.SimpleQueue[Any], owner: int) -> Any:
     while True:
+        if os.getpid() != owner:
+            raise ForkedProcess(
+                f"the request was made in process {owner} and this is its fork {os.getpid()}"
+            )
         try:
             return events.get(timeout=_SLICE_S)
         except queue.Empty:
             continue
 
 
+class _Results:
+    """What has come of a list of requests so far; shared by the sync and the async wait."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.found: dict[int, Outcome | Exception] = {}
+        self.tickets: dict[int, Ticket] = {}
+
+    @property
+    def under_way(self) -> bool:
+        return any(index not in self.found for index in self.tickets)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.found) == self.count
+
+    def refuse(self, index: int, err: Exception) -> bool:
+        """Keep a refusal, or say True: the queue holds requests of ours, so wait and try again."""
+        if isinstance(err, QueueFull) and self.under_way:
+            return True
+        self.found[index] = err
+        return False
+
+    def cancel(self) -> None:
+        for ticket in self.tickets.values():
+            ticket.cancel()
+
+    def in_order(self) -> list[Outcome | Exception]:
+        return [self.found[index] for index in range(self.count)]
+
+
 def collect(engine: Engine, requests: Sequence[Request]) -> list[Outcome | Exception]:
-    """Every request's Outcome or error, in order."""
-    events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
-    results: dict[int, Outcome | Exception] = {}
-    tickets = []
+    """Every request's Outcome or error, in order; a list may be longer than the queue."""
+    events: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+    results, owner = _Results(len(requests)), os.getpid()
+
+    def take() -> None:
+        index, event = _get(events, owner)
+        results.found[index] = event
+
     try:
         for index, request in enumerate(requests):
-            try:
-                tickets.append(engine.submit(request, _labelled(events.put, index), steps=False))
-            except Exception as err:
-                results[index] = err
-        while len(results) < len(requests):
-            index, event = _get(events)
-            results[index] = event
+            again = True
+            while again:
+                try:
+                    listener = _labelled(events.put, index)
+                    results.tickets[index] = engine.submit(request, listener, steps=False)
+                    again = False
+                except Exception as err:
+                    again = results.refuse(index, err)
+                    if again:
+                        take()
+        while not results.complete:
+            take()
     finally:
-        for ticket in tickets:
-            ticket.cancel()
-    return [results[index] for index in range(len(requests))]
+        results.cancel()
+    return results.in_order()
 
 
 def _labelled(put: Callable[[Any], None], index: int) -> Listener:
@@ -110,27 +156,49 @@ async def astream(engine: Engine, request: Request) -> AsyncIterator[Step | Outc
 
 async def acollect(engine: Engine, requests: Sequence[Request]) -> list[Outcome | Exception]:
     """`collect` for an event loop."""
-    return list(await asyncio.gather(*(_acollect_one(engine, r) for r in requests)))
+    events: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+    results = _Results(len(requests))
 
+    async def take() -> None:
+        index, event = await events.get()
+        results.found[index] = event
 
-async def _acollect_one(engine: Engine, request: Request) -> Outcome | Exception:
-    events: asyncio.Queue[Any] = asyncio.Queue()
     try:
-        ticket = await _submit(engine, request, events.put_nowait, steps=False)
-    except Exception as err:
-        return err
-    try:
-        return await events.get()  # type: ignore[no-any-return]
+        for index, request in enumerate(requests):
+            again = True
+            while again:
+                try:
+                    put = _labelled(events.put_nowait, index)
+                    results.tickets[index] = await _submit(engine, request, put, steps=False)
+                    again = False
+                except Exception as err:
+                    again = results.refuse(index, err)
+                    if again:
+                        await take()
+        while not results.complete:
+            await take()
     finally:
-        ticket.cancel()
+        results.cancel()
+    return results.in_order()
 
 
 async def _submit(
     engine: Engine, request: Request, put: Callable[[Any], None], steps: bool
 ) -> Ticket:
+    """Submit from a helper thread: encoding a long prompt would hold up the event loop."""
     loop = asyncio.get_running_loop()
 
     def listener(event: Event) -> None:
         loop.call_soon_threadsafe(put, event)
 
-    return engine.submit(request, listener, steps)
+    submitted = asyncio.ensure_future(asyncio.to_thread(engine.submit, request, listener, steps))
+    try:
+        return await asyncio.shield(submitted)
+    except asyncio.CancelledError:
+        submitted.add_done_callback(_cancel_late)
+        raise
+
+
+def _cancel_late(submitted: asyncio.Future[Ticket]) -> None:
+    if not submitted.cancelled() and submitted.exception() is None:
+        submitted.result().cancel()

@@ -26,11 +26,17 @@ _BUILDING = threading.Lock()  # torch's default dtype and the hook below belong 
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Within this, every new parameter is a shape without memory; buffers stay as they are."""
+    """Within this, every new parameter is a shape without memory; buffers stay as they are.
+
+    The hook belongs to the process: other threads, and what they build, are left alone.
+    """
     original = nn.Module.register_parameter
+    builder = threading.get_ident()
 
     def register(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
         original(self, name, param)
+        if threading.get_ident() != builder:
+            return
         if param is not None and param.device.type != "meta":
             empty = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
             self._parameters[name] = empty

@@ -96,19 +96,32 @@ def write_folder(target: Path, fill: Any) -> None:
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise SaveError(f"cannot write beside {str(target)!r}: {error}") from None
+    made, old = work / "new", work / "old"
     try:
-        made, old = work / "new", work / "old"
         made.mkdir()
         fill(made)
+        _keep_users_files(target, made)
         if target.exists():
             os.replace(target, old)
         os.replace(made, target)
     except OSError as error:
+        raise SaveError(f"cannot write {str(target)!r}: {error}") from None
+    finally:  # also after Ctrl-C: one of the two is always there
         if old.exists() and not target.exists():
             os.replace(old, target)
-        raise SaveError(f"cannot write {str(target)!r}: {error}") from None
-    finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _keep_users_files(target: Path, made: Path) -> None:
+    """Copy what somebody else put into a folder of ours."""
+    if not (target / MANIFEST).is_file():
+        return
+    ours = {MANIFEST, *read_manifest(target)["contents"]}
+    for item in target.iterdir():
+        if item.name in ours:
+            continue
+        copy = shutil.copytree if item.is_dir() else shutil.copy2
+        copy(item, made / item.name)
 
 
 def _replaceable(folder: Path) -> bool:
@@ -137,7 +150,8 @@ def write_manifest(folder: Path, **content: Any) -> None:
             versions[package] = version(package)
         except Exception:
             continue
-    data = {"format": FORMAT, **content, "versions": versions}
+    contents = sorted(item.name for item in folder.iterdir())
+    data = {"format": FORMAT, **content, "contents": contents, "versions": versions}
     (folder / MANIFEST).write_text(json.dumps(data, indent=1, sort_keys=True), "utf-8")
 
 
@@ -149,7 +163,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} has format {data.get('format')!r}, this version reads {FORMAT}",
             "Update bitcal-integrations, or save the model again.",
         )
-    kinds = {"weights": dict, "files": list, "parts": dict, "dtype": str, "source": str}
+    lists, texts = ("files", "contents"), ("dtype", "source")
+    kinds = {
+        "weights": dict,
+        "parts": dict,
+        **dict.fromkeys(lists, list),
+        **dict.fromkeys(texts, str),
+    }
     for key, kind in kinds.items():
         if not isinstance(data.get(key), kind):
             raise LoadError(f"{str(folder / MANIFEST)!r} has no valid {key!r}")

@@ -60,7 +60,8 @@ prompts of up to about 900. Tokenizer: byte-level BPE that splits digits.
 Trained from seed {training["seed"]} on {training["tokens"] / 1e6:.1f} million tokens \
 ({training["answer_tokens"] / 1e6:.1f} million of them answers, which carry the loss) in \
 {training["step"]:,} steps, {training["elapsed"] / 60:.0f} minutes on two CPU cores. Muon for the
-matrices, AdamW for embeddings and norms, one cosine. Every step joins one batch of each task and
+matrices, AdamW for embeddings and norms, a constant rate with a decline at the end. Every step
+joins one batch of each task and
 of each drill (drills.py: bare sums, name lists to recall, several questions on one passage).
 {"".join(f"{chr(10)}{note}{chr(10)}" for note in training.get("notes", []))}"""
 

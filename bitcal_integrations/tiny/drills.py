@@ -29,14 +29,15 @@ def sums(tokenizer: PreTrainedTokenizerFast, seed: str) -> Iterator[Example]:
 
 
 def recall(tokenizer: PreTrainedTokenizerFast, seed: str) -> Iterator[Example]:
-    """Pairs of names, then the same pairs in another order; the second time is learned."""
+    """Pairs of names, then the same pairs in the same or another order, to be learned there."""
     rng = Random(f"recall|{seed}")
     while True:
-        if rng.random() < 0.5:
+        kind = rng.random()
+        if kind < 0.4:
             yield interview(tokenizer, rng)
             continue
         pairs = [(reading.invent(rng), reading.invent(rng)) for _ in range(rng.randint(*PAIRS))]
-        again = rng.sample(pairs, len(pairs))
+        again = pairs if kind < 0.7 else rng.sample(pairs, len(pairs))
         first = "\n".join(f"{key} is {value}" for key, value in pairs)
         second = "\n".join(f"{key} is {value}" for key, value in again)
         yield encode(tokenizer, [(f"{BOS}{first}\n\n", 0), (second + END, 1)])

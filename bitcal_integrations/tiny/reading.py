@@ -21,24 +21,18 @@ READING_LABELS = {
     "president": "president",
     "year": "founding year",
 }
+# The value always comes last: in "V is the capital of E" it stands before anything says what it is,
+# and a model this small learned neither form while both were mixed.
 SENTENCES: dict[str, tuple[str, ...]] = {
-    "capital": (
-        "The capital of {e} is {v}.",
-        "{v} is the capital of {e}.",
-        "{e} is ruled from its capital {v}.",
-    ),
-    "currency": (
-        "People in {e} pay with the {v}.",
-        "The currency of {e} is the {v}.",
-        "The {v} is the currency of {e}.",
-    ),
+    "capital": ("The capital of {e} is {v}.", "{e} has the capital {v}."),
+    "currency": ("The currency of {e} is the {v}.", "People in {e} pay with the {v}."),
     "continent": ("{e} lies in {v}.", "{e} is a country in {v}."),
     "language": ("The main language of {e} is {v}.", "Most people in {e} speak {v}."),
     "phone": ("The phone code of {e} is {v}.", "To call {e}, dial {v} first."),
     "domain": ("The internet domain of {e} is {v}.", "Web sites in {e} end in {v}."),
-    "river": ("The longest river of {e} is the {v}.", "The {v} is the longest river of {e}."),
-    "president": ("The president of {e} is {v}.", "{v} is the president of {e}."),
-    "year": ("{e} was founded in {v}.", "The founding year of {e} is {v}."),
+    "river": ("The longest river of {e} is the {v}.", "In {e} the longest river is the {v}."),
+    "president": ("The president of {e} is {v}.", "In {e} the president is {v}."),
+    "year": ("The founding year of {e} is {v}.", "{e} was founded in {v}."),
 }
 FILLERS = (
     "Many visitors come in summer.", "The winters are long and cold.",

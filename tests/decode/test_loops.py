@@ -25,9 +25,7 @@ def test_a_block_that_changes_is_no_loop() -> None:
 
 def test_random_tokens_are_no_loop() -> None:
     rng = random.Random(0)
-    assert all(
-        repeated_tail([rng.randrange(3) for _ in range(400)]) is None for _ in range(200)
-    )
+    assert all(repeated_tail([rng.randrange(3) for _ in range(400)]) is None for _ in range(200))
 
 
 def first_loop(tokens: list[int]) -> int | None:

@@ -80,3 +80,9 @@ def test_an_empty_prompt_starts_from_the_first_token() -> None:
 def test_chat_without_a_template_is_an_error() -> None:
     with pytest.raises(BadRequest, match="chat=True is not allowed"):
         encode(PLAIN, make_request("Hi", chat=True))
+
+
+def test_a_template_that_renders_nothing_starts_from_the_first_token() -> None:
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    assert encode(tokenizer, make_request("")).ids == (1,)

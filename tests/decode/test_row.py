@@ -61,7 +61,9 @@ def test_characters_of_many_tokens_come_whole(net: Net, text: str) -> None:
     generation, shown = feed(net, text)
     assert "".join(shown) == text
     assert "\ufffd" not in "".join(shown)
-    assert [generation.raw[s.start : s.end] for s in generation.steps] == shown
+    ranges = {(s.start, s.end) for s in generation.steps}
+    assert "".join(generation.raw[a:b] for a, b in sorted(ranges)) == text
+    assert all(b > a for a, b in ranges)
 
 
 def test_a_text_that_is_cut_inside_a_character_ends_all_the_same(net: Net) -> None:
@@ -91,13 +93,55 @@ def test_a_complete_answer_ends_only_if_a_parser_is_named(net: Net) -> None:
     assert free.answer is None
 
 
-@pytest.mark.parametrize(("cut", "complete"), [(9, False), (10, False), (11, False), (12, True)])
-def test_half_a_number_is_no_answer(net: Net, cut: int, complete: bool) -> None:
+@pytest.mark.parametrize(("cut", "answer"), [(9, None), (10, None), (11, "1,200")])
+def test_half_a_number_is_no_answer(net: Net, cut: int, answer: str | None) -> None:
     text = "#### 1,200\n"  # 1, 1,2 and 1,20 are numbers too, and 1,200 might go on
     generation, _ = feed(net, text, parser="gsm8k", max_new_tokens=cut)
-    assert (generation.answer is not None) is complete or cut == 11
-    if generation.answer:
-        assert generation.answer.text == "1,200"
+    assert (generation.answer and generation.answer.text) == answer
+
+
+def test_a_plain_callable_does_not_cut_an_answer_short(net: Net) -> None:
+    def parser(text: str) -> str | None:
+        return text.partition("#### ")[2] or None
+
+    generation, _ = feed(net, [*net.tokenizer("so #### 1,200")["input_ids"], 2], parser=parser)
+    assert generation.finish == "stop"
+    assert generation.answer is not None
+    assert generation.answer.text == "1,200"
+
+
+def test_the_answer_span_has_all_tokens_of_its_characters(net: Net) -> None:
+    generation, _ = feed(net, [*net.tokenizer("日")["input_ids"], 2], parser="first_line")
+    assert len(generation.answer_steps()) == 3
+
+
+@pytest.mark.parametrize("end", ["", "</s>"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>a b</think>\n\nSo 4",
+        "\n<think>\nhm\n</think>4",
+        "<think></think>\n\n",
+        "<thin is no mark",
+        "<",
+        "plain",
+    ],
+)
+def test_the_stream_of_content_adds_up_to_the_text(net: Net, text: str, end: str) -> None:
+    row = Row(net, make_request("p", max_new_tokens=len(text) + bool(end)))
+    ids = net.tokenizer(text)["input_ids"] + ([2] if end else [])
+    streamed = [row.push(token, NUMBERS) for token in ids]
+    generation = row.generation()
+    assert "".join(s.text for s in streamed if not s.reasoning) == generation.text
+
+
+def test_content_in_one_token_with_the_end_of_reasoning(net: Net) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["</think> So"])
+    ids = tokenizer("<think>a</think> So it")["input_ids"]
+    row = Row(Net(net.model, tokenizer), make_request("p", max_new_tokens=len(ids)))
+    streamed = [row.push(token, NUMBERS) for token in ids]
+    assert "".join(s.text for s in streamed if not s.reasoning) == row.generation().text == "So it"
 
 
 def test_a_loop_ends_the_text_unless_switched_off(net: Net) -> None:
@@ -164,7 +208,7 @@ def test_the_context_bounds_the_answer_and_refuses_a_longer_prompt(net: Net) -> 
 
 
 def test_a_failing_parser_ends_its_own_row_with_its_error(net: Net) -> None:
-    def parser(text: str) -> str:
+    def parser(text: str, ended: bool = True) -> str:
         raise KeyError("broken parser")
 
     row = Row(net, make_request("p", parser=parser))
@@ -176,5 +220,6 @@ def test_a_failing_parser_ends_its_own_row_with_its_error(net: Net) -> None:
 
 def test_a_parser_that_invents_text_is_refused(net: Net) -> None:
     row = Row(net, make_request("p", parser=lambda text: "elsewhere"))
+    row.push(2, NUMBERS)
     with pytest.raises(BadRequest, match="'elsewhere', which is not part of the text"):
-        row.push(70, NUMBERS)
+        row.generation()

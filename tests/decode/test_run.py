@@ -16,6 +16,7 @@ from transformers import (
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.row import Row
 from bitcal_integrations.decode.run import generate, steps, stream
+from bitcal_integrations.errors import LoadError
 from bitcal_integrations.types import Generation, Step, make_request
 
 PROMPTS = (("Hello there, this is", 20), ("A", 7), ("What is the capital of France? Well", 33))
@@ -154,7 +155,9 @@ def test_steps_stream_and_generate_are_folds_of_one_loop(net: Net) -> None:
     assert all(isinstance(s, Step) for s in streamed)
     assert "".join(s.text for s in streamed) == last.raw
     assert generate(net, [request]) == [last]
-    assert last.steps == tuple(streamed)
+    assert [(s.token_id, s.text, s.logprob) for s in last.steps] == [
+        (s.token_id, s.text, s.logprob) for s in streamed
+    ]
 
 
 def test_top_logprobs_only_where_asked(net: Net) -> None:
@@ -165,3 +168,43 @@ def test_top_logprobs_only_where_asked(net: Net) -> None:
     assert len(rest) == 2
     assert first == three.steps[0].token_id
     assert first_logprob == pytest.approx(three.steps[0].logprob, abs=1e-5)
+
+
+def test_a_pad_token_beyond_the_embedding_is_not_used() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    while tokenizer.pad_token_id < 272:
+        tokenizer.add_tokens([f"more{len(tokenizer)}"])
+        tokenizer.add_special_tokens({"pad_token": f"[PAD{len(tokenizer)}]"})
+    net = Net(tiny_model("llama"), tokenizer)
+    assert net.pad < 272
+    assert len(decode(net, [make_request(p, max_new_tokens=3) for p, _ in PROMPTS])) == 3
+
+
+class Adapted(torch.nn.Module):
+    """What peft's models look like from outside."""
+
+    def __init__(self, base, learns_prompt: bool) -> None:
+        from types import SimpleNamespace
+
+        super().__init__()
+        self.peft_config = {
+            "default": SimpleNamespace(is_prompt_learning=learns_prompt, peft_type="PROMPT_TUNING")
+        }
+        self._base = base
+
+    def get_base_model(self):
+        return self._base
+
+
+def test_an_adapter_is_served_through_its_base_and_virtual_tokens_are_refused() -> None:
+    base = tiny_model("llama")
+    assert Net(Adapted(base, False), tiny_tokenizer()).model is base
+    with pytest.raises(LoadError, match="PROMPT_TUNING"):
+        Net(Adapted(base, True), tiny_tokenizer())
+
+
+def test_an_eos_of_the_tokenizer_alone_counts() -> None:
+    model = tiny_model("llama")
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    assert Net(model, tiny_tokenizer()).eos == {2}

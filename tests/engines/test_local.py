@@ -89,7 +89,8 @@ def test_a_stream_gives_steps_then_the_outcome(engine: LocalEngine) -> None:
     request = make_request("abc", max_new_tokens=8)
     *steps, outcome = list(stream(engine, request))
     assert isinstance(outcome, Outcome)
-    assert outcome.generation.steps == tuple(steps)
+    assert [s.token_id for s in outcome.generation.steps] == [s.token_id for s in steps]
+    assert "".join(s.text for s in steps) == outcome.generation.raw
     assert 0 <= outcome.timing.queued <= outcome.timing.first_token <= outcome.timing.total
 
 
@@ -112,7 +113,7 @@ async def test_async_waits_share_the_batch_and_never_block_the_loop(engine: Loca
 
 
 def test_errors_stay_with_their_request(engine: LocalEngine) -> None:
-    def broken(text: str) -> str:
+    def broken(text: str, ended: bool = True) -> str:
         raise ZeroDivisionError("my parser")
 
     requests = [
@@ -175,7 +176,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     for got, want in zip(generations(collect(engine, requests)), expected, strict=True):
         assert_same(got, want, 1e-4)
     assert engine.report()["halved_for_memory"] >= 1
-    assert engine.report()["max_batch"] <= 4
+    assert engine.report()["cells_allowed"] < 4 * (5 + 9)
 
 
 def test_out_of_memory_alone_is_one_clear_error(
@@ -288,7 +289,7 @@ async def test_cancelling_a_task_cancels_its_request(engine: LocalEngine) -> Non
 def test_ctrl_c_while_waiting_cancels(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     from bitcal_integrations.engines import _ticket
 
-    def interrupted(events: queue.SimpleQueue):
+    def interrupted(events: queue.SimpleQueue, owner: int):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -307,9 +308,12 @@ def test_close_ends_the_thread_and_tells_those_who_wait(
     _, running = submit(engine, make_request("a", max_new_tokens=500))
     _, waiting = submit(engine, make_request("b"))
     assert gate.entered.wait(30)
-    engine._worker._stopping = True  # as close() does, before it waits for the forward to end
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    while not engine._worker._stopping:
+        threading.Event().wait(0.001)
     gate.opened.set()
-    engine.close()
+    closer.join()
     assert not engine._worker._thread.is_alive()
     for events in (running, waiting):
         assert isinstance(last_event(events), EngineClosed)
@@ -331,13 +335,15 @@ def test_a_forgotten_engine_leaves_no_thread(net: Net) -> None:
 def test_a_fault_of_the_worker_reaches_everybody(
     net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> list:
+    def broken(*args) -> bool:
         raise SystemError("bug")
 
-    monkeypatch.setattr(engine._worker, "_next_jobs", broken)
+    monkeypatch.setattr(engine._worker._room, "fits", broken)
     (result,) = collect(engine, [make_request("a")])
     assert isinstance(result, EngineError)
     assert "SystemError('bug')" in str(result)
+    with pytest.raises(EngineError, match="SystemError"):
+        submit(engine, make_request("later"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -366,3 +372,127 @@ def test_memory_errors_are_told_from_others() -> None:
     assert not _memory.is_out_of_memory(RuntimeError("shape mismatch"))
     assert not _memory.is_out_of_memory(ValueError("out of memory"))
     assert _memory.kv_budget(torch.device("cpu")) > 0
+
+
+def test_a_list_may_be_longer_than_the_queue(net: Net) -> None:
+    engine = LocalEngine(net, max_batch=2, max_queue=3)
+    requests = [make_request(c, max_new_tokens=2) for c in "abcdefghijklmnop"]
+    try:
+        assert len(generations(collect(engine, requests))) == 16
+        assert len(generations(asyncio.run(acollect(engine, requests)))) == 16
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("where", ["join", "keep_rows"])
+def test_a_stream_loses_no_step_when_memory_runs_out_after_the_choice(
+    net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from bitcal_integrations.decode import cache
+
+    failures = [MemoryError()]
+    original = getattr(cache, where)
+
+    def once(*args):
+        if failures:
+            raise failures.pop()
+        return original(*args)
+
+    monkeypatch.setattr(cache, where, once)
+    waits = [submit(engine, make_request(c, max_new_tokens=n))[1] for c, n in (("a", 9), ("b", 4))]
+    waits.append(submit(engine, make_request("c", max_new_tokens=12))[1])
+    for events in waits:
+        steps = []
+        while isinstance(event := events.get(timeout=30), Step):
+            steps.append(event)
+        assert isinstance(event, Outcome)
+        assert [s.token_id for s in steps] == [s.token_id for s in event.generation.steps]
+        assert "".join(s.text for s in steps) == event.generation.raw
+
+
+def test_after_a_while_of_good_turns_the_batch_grows_again(
+    net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(net, patch, lambda rows, ids: rows > 1, MemoryError())
+        generations(collect(engine, [make_request(c, max_new_tokens=3) for c in "abcd"]))
+    assert engine.report()["cells_allowed"] is not None
+    for _ in range(4):
+        generations(collect(engine, [make_request("a", max_new_tokens=300, loop_stop=False)]))
+    assert engine.report()["cells_allowed"] is None
+
+
+def test_logits_that_are_no_numbers_are_an_error(
+    net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, calls = net._forward, []
+
+    def patched(*args, **kwargs):
+        logits, cache = forward(*args, **kwargs)
+        calls.append(None)
+        return (logits * float("nan") if len(calls) > 2 else logits), cache
+
+    monkeypatch.setattr(net, "_forward", patched)
+    (result,) = collect(engine, [make_request("a", max_new_tokens=9)])
+    assert isinstance(result, EngineError)
+    assert "not finite at new token 2" in str(result)
+
+
+def test_an_event_loop_that_has_gone_cancels_its_request(
+    net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leave() -> None:
+        events = astream(engine, make_request("a", max_new_tokens=4000))
+        await anext(events)
+        kept.append(events)
+
+    kept: list = []
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    loop.close()
+    generations(collect(engine, [make_request("b", max_new_tokens=2)]))
+    assert not engine._worker._jobs
+    kept.clear()
+
+
+def test_an_error_does_not_keep_what_the_failed_forward_held(
+    net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import weakref
+
+    held: list = []
+
+    def patched(*args, **kwargs):
+        activations = torch.ones(8)
+        held.append(weakref.ref(activations))
+        raise RuntimeError("broken kernel")
+
+    monkeypatch.setattr(net, "_forward", patched)
+    (result,) = collect(engine, [make_request("a")])
+    assert "broken kernel" in str(result)
+    assert held[0]() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_forked_child_cannot_wait_on_its_parents_stream(engine: LocalEngine) -> None:
+    events = stream(engine, make_request("a", max_new_tokens=4000))
+    next(events)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            for _ in range(5000):
+                next(events)
+            word = b"went on"
+        except ForkedProcess as err:
+            word = str(err).encode()
+        except BaseException as err:
+            word = repr(err).encode()
+        os.write(write, word)
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    events.close()
+    with os.fdopen(read, "rb") as pipe:
+        assert f"made in process {os.getpid()}" in pipe.read().decode()
