@@ -23,6 +23,9 @@ class BitcalError(Exception):
         self.hint = type(self).hint if hint is None else hint
         super().__init__(f"{message}. {self.hint}" if self.hint else message)
 
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
 
 class BadRequest(BitcalError, ValueError):
     """A prompt or an option that cannot be served."""
@@ -120,3 +123,11 @@ class MissingExtra(BitcalError, ImportError):
             f"this needs the package {package!r}, which is not installed",
             f"Install it with: pip install 'bitcal-integrations[{extra}]'",
         )
+
+
+def _rebuild(kind: type[BitcalError], args: tuple[Any, ...], state: dict[str, Any]) -> BitcalError:
+    """The error as it was, without its constructor, which would build the message again."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

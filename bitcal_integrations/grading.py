@@ -120,7 +120,7 @@ def as_parser(what: str | Callable[..., Any] | None) -> Parser | None:
             allowed = ", ".join(sorted(PARSERS))
             raise UnknownName(f"{what!r} is not a parser: {allowed}, regex:PATTERN or a callable")
         return PARSERS[what]
-    return what if _takes_ended(what) else _from_callable(what)
+    return _from_callable(what, _takes_ended(what))
 
 
 def _takes_ended(function: Callable[..., Any]) -> bool:
@@ -131,7 +131,7 @@ def _takes_ended(function: Callable[..., Any]) -> bool:
     return "ended" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def _from_callable(function: Callable[..., Any]) -> Parser:
+def _from_callable(function: Callable[..., Any], takes_ended: bool) -> Parser:
     """A user's `text -> answer`: an Answer, or a string that occurs in the text, or None.
 
     Without a parameter `ended` it cannot tell half an answer from a whole one, so it is asked only
@@ -139,17 +139,26 @@ def _from_callable(function: Callable[..., Any]) -> Parser:
     """
 
     def parse(text: str, ended: bool = True) -> Answer | None:
-        found = function(text) if ended else None
-        if found is None or isinstance(found, Answer):
-            return found
-        if not isinstance(found, str):
-            raise BadRequest(f"a parser returns a string, an Answer or None, not {found!r:.100}")
-        start = text.rfind(found)
-        if start < 0 or not found:
-            raise BadRequest(f"the parser returned {found!r:.100}, which is not part of the text")
-        return Answer(found, start, start + len(found))
+        if takes_ended:
+            return _checked(function(text, ended=ended), text)
+        return _checked(function(text), text) if ended else None
 
     return parse
+
+
+def _checked(found: Any, text: str) -> Answer | None:
+    if found is None:
+        return None
+    if isinstance(found, Answer):
+        if not 0 <= found.start <= found.end <= len(text):
+            raise BadRequest(f"the parser returned {found!r}, outside a text of {len(text)}")
+        return found
+    if not isinstance(found, str):
+        raise BadRequest(f"a parser returns a string, an Answer or None, not {found!r:.100}")
+    start = text.rfind(found)
+    if start < 0 or not found:
+        raise BadRequest(f"the parser returned {found!r:.100}, which is not part of the text")
+    return Answer(found, start, start + len(found))
 
 
 def as_number(text: str) -> float | None:

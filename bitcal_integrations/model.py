@@ -7,18 +7,16 @@ itself lives behind the engine, where no copy or pickle of a CalibratedModel rea
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import cache
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
-from bitcal_integrations import registry
 from bitcal_integrations.engines import _ticket as tickets
 from bitcal_integrations.errors import BadRequest, BatchError, BitcalError, SaveError
+from bitcal_integrations.features import NO_PROFILE, uncalibrated
 from bitcal_integrations.types import (
     Confidence,
     Generation,
-    Observation,
     Record,
     Request,
     Step,
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Sink = Callable[[Record], None]
-
-NO_PROFILE = "no profile: the accuracy of this model has not been measured"
 
 
 def load(
@@ -58,7 +54,8 @@ def load(
 ) -> CalibratedModel:
     """A model ready to answer: a hub id, a local folder, a folder saved by us, or an object.
 
-    `weights` is qint8, qint4, qint2, qfloat8, None, a {pattern: type} plan, or "auto" (as stored).
+    `weights` is qint8, qint4, qint2, qfloat8, None, "auto" (as stored), or a {pattern: type} plan,
+    in which later patterns win, so the general one comes first.
     `deterministic` answers one request at a time in float32, bit-equal from run to run. `system`
     and every option of `ask` (temperature, parser, ...) may be given here as this model's default.
     """
@@ -102,13 +99,11 @@ def _check_load(profile: Any, repair: Any, strict: bool, *positive: int | None) 
             f"strict=True refuses a model without a profile ({NO_PROFILE})",
             "Load it with strict=False; its confidence is then None.",
         )
-    for value in positive:
+    for name, value in zip(("max_batch", "max_queue", "kv_bytes"), positive, strict=True):
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int) or value < 1
         ):
-            raise BadRequest(
-                f"{value!r} is not allowed for max_batch, max_queue or kv_bytes: at least 1"
-            )
+            raise BadRequest(f"{name}={value!r} is not allowed: it must be a whole number above 0")
 
 
 def _check_defaults(defaults: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -176,12 +171,9 @@ class CalibratedModel:
         return self._astream(self._request(prompt, options))
 
     async def _astream(self, request: Request) -> AsyncIterator[Step | Record]:
-        events = tickets.astream(self._engine, request)
-        try:
+        async with aclosing(tickets.astream(self._engine, request)) as events:
             async for event in events:
                 yield self._record(request, event) if isinstance(event, tickets.Outcome) else event
-        finally:
-            await events.aclose()  # type: ignore[attr-defined]
 
     def _requests(self, prompt: Any, options: dict[str, Any]) -> tuple[bool, list[Request], bool]:
         return_errors = bool(options.pop("return_errors", False))
@@ -306,25 +298,4 @@ def _is_messages(prompt: Sequence[Any]) -> bool:
     return bool(prompt) and all(isinstance(m, dict) for m in prompt)
 
 
-@cache
-def _generation_signals() -> dict[str, Callable[[Observation], float]]:
-    """The signals that need nothing but the generation, by name."""
-    found = {name: registry.resolve("signals", name) for name in registry.names("signals")}
-    return {name: s.measure for name, s in found.items() if s.NEEDS == "generation"}
-
-
-def uncalibrated(request: Request, generation: Generation) -> Confidence:
-    """The raw score alone: geometric-mean probability of the answer's tokens, else of all."""
-    if not generation.text.strip():
-        return Confidence(task=request.task, reason="no_answer: the text is empty")
-    observation = Observation.of(generation)
-    signals = {name: measure(observation) for name, measure in _generation_signals().items()}
-    cut = request.parser is not None and generation.answer is None
-    reason = f"no_answer: nothing for parser {request.parser!r}" if cut else NO_PROFILE
-    signals = {k: v for k, v in signals.items() if math.isfinite(v)}
-    mean = signals.get("mean_logprob")
-    raw = None if mean is None else min(1.0, math.exp(mean))
-    return Confidence(raw=raw, signals=signals, task=request.task, reason=reason)
-
-
-__all__ = ["CalibratedModel", "load", "uncalibrated"]
+__all__ = ["CalibratedModel", "load"]

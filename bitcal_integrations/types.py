@@ -7,13 +7,13 @@ drops what is per token (steps and arrays); `from_dict` reads it back.
 from __future__ import annotations
 
 import dataclasses
-import math
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from bitcal_integrations.errors import BadRequest
+from bitcal_integrations.options import check_options, content_of, encodable, plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,45 +64,6 @@ class Request:
         return out
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("max_new_tokens", lambda v: _is_int(v) and v >= 1, "a whole number of at least 1"),
-    ("temperature", lambda v: _is_number(v) and v >= 0, "a number of at least 0 (0 is greedy)"),
-    ("top_p", lambda v: v is None or (_is_number(v) and 0 < v <= 1), "a number in (0, 1] or None"),
-    (
-        "seed",
-        lambda v: v is None or (_is_int(v) and 0 <= v < 2**63),
-        "a whole number from 0 to 2**63 - 1, or None",
-    ),
-    (
-        "stop",
-        lambda v: isinstance(v, tuple) and all(isinstance(s, str) and s for s in v),
-        "a string or a list of non-empty strings",
-    ),
-    ("top_logprobs", lambda v: _is_int(v) and 0 <= v <= 100, "a whole number from 0 to 100"),
-    ("loop_stop", lambda v: isinstance(v, bool), "True or False"),
-    ("chat", lambda v: v is None or isinstance(v, bool), "True, False or None"),
-    ("chat_template_kwargs", lambda v: isinstance(v, Mapping), "a dict"),
-    ("parser", lambda v: v is None or isinstance(v, str) or callable(v), "a name or a callable"),
-    ("task", lambda v: isinstance(v, str), "a string"),
-)
-
-
-def check_options(request: Request) -> None:
-    """Refuse an option that cannot be served, quoting it and naming what is allowed."""
-    for name, allowed, words in _RULES:
-        value = getattr(request, name)
-        if not allowed(value):
-            raise BadRequest(f"{name}={value!r} is not allowed: it must be {words}")
-
-
 OPTIONS = tuple(f.name for f in dataclasses.fields(Request) if f.name != "prompt")
 
 
@@ -117,6 +78,7 @@ def make_request(prompt: Any, **options: Any) -> Request:
         raise BadRequest(
             f"unknown option {unknown[0]!r}; the options are {', '.join(sorted(OPTIONS))}"
         )
+    options = {name: plain(value) for name, value in options.items()}
     stop = options.get("stop", ())
     if isinstance(stop, str):
         options["stop"] = (stop,)
@@ -128,9 +90,9 @@ def make_request(prompt: Any, **options: Any) -> Request:
 
 
 def make_prompt(prompt: Any) -> Prompt:
-    """A string, or a tuple of messages that each have a role and a content."""
+    """A string, or a tuple of messages that each have a role and a text as content."""
     if isinstance(prompt, str):
-        return prompt
+        return encodable(prompt)
     if isinstance(prompt, (list, tuple)) and prompt and all(isinstance(m, Mapping) for m in prompt):
         for message in prompt:
             if not {"role", "content"} <= set(message):
@@ -139,7 +101,7 @@ def make_prompt(prompt: Any) -> Prompt:
                 )
             if not isinstance(message["role"], str):
                 raise BadRequest(f"the role {message['role']!r} must be a string")
-        return tuple(dict(m) for m in prompt)
+        return tuple({**m, "content": content_of(m)} for m in prompt)
     raise BadRequest(
         f"a prompt is a string or a list of {{'role', 'content'}} messages, not {prompt!r:.200}"
     )

@@ -9,7 +9,7 @@ import base64
 import gzip
 import importlib.util
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def _qwen() -> Any:
     return tiktoken.Encoding("qwen", pat_str=_WORDS, mergeable_ranks=ranks, special_tokens={})
 
 
-@lru_cache(maxsize=None)
+@cache
 def qwen_encode(text: str) -> list[int]:
     """Token ids as the released counts have them."""
     return list(_qwen().encode(text, disallowed_special=()))

@@ -105,6 +105,12 @@ def test_as_parser() -> None:
     assert as_parser("gsm8k") is gsm8k
     assert as_parser("regex:[0-9]+")("a 12 b").text == "12"
     assert as_parser(lambda text: text[-1] if text else None)("abc") == Answer("c", 2, 3)
+    grown = as_parser(lambda text, ended: "b" if ended else None)
+    assert grown("abc", ended=False) is None
+    assert grown("abc") == Answer("b", 1, 2)
+    for wrong in (Answer("x", -5, -2), Answer("x", 500, 900), 3, "elsewhere"):
+        with pytest.raises(BadRequest, match=r"(the|a) parser return"):
+            as_parser(lambda text, wrong=wrong: wrong)("abc")
     with pytest.raises(UnknownName, match="'gsm9k' is not a parser: first_line, gsm8k"):
         as_parser("gsm9k")
     with pytest.raises(BadRequest, match="not a regular expression"):

@@ -19,7 +19,7 @@ PACKAGE = "bitcal_integrations"
 ROOT = Path(__file__).parents[1] / PACKAGE
 
 LAYERS = (
-    ("errors", "types", "tiny/assets"),
+    ("errors", "options", "types", "tiny/assets"),
     ("registry", "metrics", "grading"),
     ("signals",),
     ("features", "calibrators"),
@@ -39,6 +39,8 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # (file, part it imports) -> why the arrow inside one layer is right
 SIDEWAYS = {
     ("types.py", "errors"): "a Request refuses bad options when it is made",
+    ("types.py", "options"): "a Request refuses bad options when it is made",
+    ("options.py", "errors"): "what is refused is refused with an error",
 }
 
 TORCH_PARTS = {"quantize", "decode", "engines", "study", "repair", "bench", "tiny"}

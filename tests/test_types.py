@@ -31,6 +31,7 @@ from bitcal_integrations.types import (
         ("temperature", -1),
         ("temperature", float("nan")),
         ("temperature", "hot"),
+        ("temperature", 1e-40),
         ("top_p", 0),
         ("top_p", 1.1),
         ("seed", -1),
@@ -53,10 +54,34 @@ def test_a_wrong_option_is_quoted_with_what_is_allowed(name: str, value: object)
     assert "it must be" in str(caught.value)
 
 
-@pytest.mark.parametrize("prompt", [None, 3, [], ["a"], [{"role": "user"}], b"bytes"])
+def user(content: object) -> list[dict]:
+    return [{"role": "user", "content": content}]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        None, 3, [], ["a"], [{"role": "user"}], b"bytes", "\ud800", user(None), user(3),
+        user([{"type": "image_url", "image_url": "x"}]), user("\ud800"),
+        [{"role": 1, "content": ""}],
+    ],
+)  # fmt: skip
 def test_a_wrong_prompt_is_refused(prompt: object) -> None:
     with pytest.raises(BadRequest):
         make_request(prompt)
+
+
+def test_text_parts_are_joined() -> None:
+    parts = [{"type": "text", "text": "Hello "}, {"type": "text", "text": "you"}, "!"]
+    assert make_request(user(parts)).prompt[0]["content"] == "Hello you!"
+    called = [{"role": "assistant", "content": None, "tool_calls": [{}]}]
+    assert make_request(called).prompt[0]["content"] == ""
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    request = make_request("x", max_new_tokens=np.int64(3), temperature=np.float32(0.5))
+    assert type(request.max_new_tokens) is int
+    json.dumps(request.to_dict())
 
 
 def test_an_unknown_option_names_the_known_ones() -> None:

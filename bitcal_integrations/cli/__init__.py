@@ -40,8 +40,11 @@ class _Commands(TyperGroup):
         except BitcalError as error:
             if ctx.params["debug"]:
                 raise
-            typer.echo("error: " + " ".join(str(error).split()), err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(_failed(error)) from None
+        except (OSError, UnicodeError) as error:  # a full disk, a closed pipe, bytes for a prompt
+            if ctx.params["debug"]:
+                raise
+            raise typer.Exit(_failed(error)) from None
         except KeyboardInterrupt:
             if ctx.params["debug"]:
                 raise
@@ -81,6 +84,11 @@ def _bitcal(
     """Run quantized models locally, with a confidence for every answer."""
 
 
+def _failed(error: Exception) -> int:
+    typer.echo("error: " + " ".join(str(error).split()), err=True)
+    return 1
+
+
 def _interrupted() -> int:
     typer.echo("\ninterrupted", err=True)
     return INTERRUPTED
@@ -88,6 +96,9 @@ def _interrupted() -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `bitcal` with these arguments (those of the process by default) and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a terminal cannot show becomes a question mark
+            stream.reconfigure(errors="replace")
     try:
         get_command(app)(args=arguments, prog_name="bitcal")
     except KeyboardInterrupt:

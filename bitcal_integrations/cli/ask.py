@@ -51,7 +51,7 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Ask a model: answer on stdout, confidence on stderr."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
 
     from bitcal_integrations.cli._show import print_json, progress
     from bitcal_integrations.model import load

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bitcal_integrations.decode import cache as kv
+from bitcal_integrations.decode.consistency import check
 from bitcal_integrations.decode.prompt import THINK, Encoded, encode
 from bitcal_integrations.errors import LoadError, PromptTooLong
 from bitcal_integrations.types import Request
@@ -41,6 +42,10 @@ class Net:
         # it once here, and one at a time later. Decoding only reads.
         self._encoding = threading.Lock()
         tokenizer("a")
+        self.max_rows: int | None = None
+        if not check(self):
+            self.joinable, self.max_rows = False, 1
+            self.batching = "padding changes what this model says: one row at a time"
 
     def encode(self, request: Request) -> Encoded:
         """The prompt's ids; an error if they leave no room for an answer."""

@@ -15,6 +15,7 @@ from bitcal_integrations.decode.detokenize import Detokenizer
 from bitcal_integrations.decode.loops import EVERY, WINDOW, repeated_tail
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.reasoning import Reasoning
+from bitcal_integrations.errors import EngineError
 from bitcal_integrations.grading import as_parser
 from bitcal_integrations.types import Answer, Finish, Generation, Request, Step
 
@@ -142,8 +143,8 @@ class Row:
         """An error of this row's own parser or sampler ends this row and no other."""
         try:
             yield
-        except Exception as err:
-            self.error, self.finish = err, "error"
+        except BaseException as err:
+            self.error, self.finish = own_error(err), "error"
 
     def cancel(self) -> None:
         if self.finish is None:
@@ -180,6 +181,15 @@ class Row:
         if found is None:
             return None
         return Answer(found.text, found.start + content, found.end + content)
+
+
+def own_error(err: BaseException) -> Exception:
+    """What a caller's parser raised; an exit in there ends its request, not the process."""
+    if isinstance(err, Exception):
+        return err
+    failure = EngineError(f"the parser of the request raised {err!r}")
+    failure.__cause__ = err
+    return failure
 
 
 def _pending(raw: str, shown: int, stops: tuple[str, ...]) -> int:

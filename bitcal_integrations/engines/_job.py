@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from bitcal_integrations.decode.row import Row
+from bitcal_integrations.decode.row import Row, own_error
 from bitcal_integrations.engines._ticket import Event, Listener, Outcome
 from bitcal_integrations.types import Timing
 
@@ -62,8 +62,8 @@ class Job:
         timing = Timing((self._started or now) - since, (self._first or now) - since, now - since)
         try:
             event: Event = Outcome(self.row.generation(), timing)
-        except Exception as err:  # the caller's own parser
-            event = err
+        except BaseException as err:  # the caller's own parser
+            event = own_error(err)
         self._send(event)
 
     def fail(self, err: Exception) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -138,7 +138,7 @@ def _labelled(put: Callable[[Any], None], index: int) -> Listener:
     return lambda event: put((index, event))
 
 
-async def astream(engine: Engine, request: Request) -> AsyncIterator[Step | Outcome]:
+async def astream(engine: Engine, request: Request) -> AsyncGenerator[Step | Outcome]:
     """`stream` for an event loop, which is never blocked."""
     events: asyncio.Queue[Event] = asyncio.Queue()
     ticket = await _submit(engine, request, events.put_nowait, steps=True)

@@ -52,6 +52,7 @@ class LocalEngine:
         prefill_tokens: int = PREFILL_TOKENS,
     ) -> None:
         budget = _memory.kv_budget(net.device) if kv_bytes is None else kv_bytes
+        max_batch = min(max_batch, net.max_rows or max_batch)
         room = Room(max_batch, budget, net.kv_bytes_per_token, prefill_tokens)
         self._worker = _Worker(net, room, max_queue)
         # The thread holds the worker, never the engine, so a forgotten engine ends its thread.
@@ -93,6 +94,11 @@ class _Worker:
 
     def submit(self, request: Request, listener: Listener, steps: bool) -> Job:
         self._check_open()
+        if threading.current_thread() is self._thread:
+            raise EngineError(
+                "a parser asked the model that it parses for, which would wait for itself",
+                "Ask after the answer is there, or use a second model.",
+            )
         row = Row(self._net, request)
         job = Job(row, listener, steps, self._wake)
         need = self._room.bytes_needed(job.cells)

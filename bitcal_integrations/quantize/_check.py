@@ -32,6 +32,10 @@ def smoke_forward(model: Any) -> Any:
         ids = torch.arange(1, ROWS * TOKENS + 1, device=device_of(model)) % vocabulary(model)
         ids = ids.reshape(ROWS, TOKENS)
         mask = torch.ones_like(ids)
+        if getattr(model.config, "is_encoder_decoder", False):
+            out = model(input_ids=ids, attention_mask=mask, decoder_input_ids=ids[:, :1])
+            _check_finite(model, out.logits, "the first forward")
+            return None
         out = model(input_ids=ids, attention_mask=mask, use_cache=True)
         _check_finite(model, out.logits, "the first forward")
         cache = getattr(out, "past_key_values", None)

@@ -34,9 +34,13 @@ def check_weights(weights: Any) -> Weights:
     if weights is None or weights == "auto":
         return weights
     if isinstance(weights, Mapping):
+        if not weights:
+            raise LoadError("weights={} is an empty plan", "Use None to quantize nothing.")
         for pattern, kind in weights.items():
-            if not isinstance(pattern, str) or (kind is not None and kind not in TYPES):
-                raise _unknown(kind if isinstance(pattern, str) else pattern)
+            if not isinstance(pattern, str):
+                raise LoadError(f"the pattern {pattern!r} of the plan is not a string")
+            if kind is not None and kind not in TYPES:
+                raise _unknown(kind)
         return dict(weights)
     if not isinstance(weights, str) or weights not in TYPES:
         raise _unknown(weights)

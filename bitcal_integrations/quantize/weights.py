@@ -87,11 +87,16 @@ def load_weights(
     """Load a hub id, a folder, a folder we saved, or a model object.
 
     `weights` is "auto" (as stored), None, a type, or a plan {pattern: type or None} in which later
-    patterns win; layers that match `exclude` stay float in any case. A plain model object is
-    quantized in place if a type is given. `progress(done, total, label)` is called while reading.
+    patterns win, so the general one comes first; layers that match `exclude` stay float in any
+    case. A plain model object is quantized in place if a type is given. While reading,
+    `progress(done, total, label)` is called.
     """
     try:
         weights = check_weights(weights)
+        if not isinstance(trust_remote_code, bool):
+            raise LoadError(f"trust_remote_code={trust_remote_code!r} must be True or False")
+        if progress is not None and not callable(progress):
+            raise LoadError(f"progress={progress!r} must be a callable(done, total, label)")
         if isinstance(model, (str, os.PathLike)):
             folder = locate(model, revision, trust_remote_code)
             return _load_folder(
@@ -248,6 +253,8 @@ def _serve(
 
 def save_weights(loaded: LoadedWeights, folder: str | os.PathLike[str]) -> None:
     """Write a folder that `load_weights` reads bit for bit; it is complete or not there at all."""
+    if not isinstance(folder, (str, os.PathLike)) or "\0" in str(folder):
+        raise SaveError(f"{folder!r} is not the name of a folder")
     target = Path(folder).expanduser().absolute()
     problem = _wrap.check_saveable(loaded.model)
     if problem:

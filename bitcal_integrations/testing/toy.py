@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 
 from bitcal_integrations.engines._ticket import Listener, Outcome
 from bitcal_integrations.errors import BadRequest, EngineClosed
+from bitcal_integrations.features import uncalibrated
 from bitcal_integrations.grading import as_parser
-from bitcal_integrations.model import CalibratedModel, uncalibrated
+from bitcal_integrations.model import CalibratedModel
 from bitcal_integrations.types import Confidence, Finish, Generation, Request, Step, Timing
 
 # (answer, confidence) or (answer, confidence, wrong answer); confidence None is unknown

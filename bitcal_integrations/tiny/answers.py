@@ -49,7 +49,7 @@ def answers(
     return [found[i] for i in range(len(questions))]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode(
     model: PreTrainedModel, rows: list[list[int]], tokenizer: PreTrainedTokenizerFast
 ) -> tuple[list[list[int]], list[list[float]]]:
