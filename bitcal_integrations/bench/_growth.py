@@ -39,9 +39,11 @@ class Keeper(Tap):
         super().__init__()
         self.kept: list[torch.Tensor] = []
 
-    def __call__(self, logits: torch.Tensor, chosen: torch.Tensor, top_k: int = 0) -> Tapped:
+    def __call__(
+        self, logits: torch.Tensor, chosen: torch.Tensor, best: torch.Tensor, top_k: int = 0
+    ) -> Tapped:
         self.kept.append(logits.clone())
-        return super().__call__(logits, chosen, top_k)
+        return super().__call__(logits, chosen, best, top_k)
 
 
 def peak(work: Callable[[], Any], device: torch.device) -> int:

@@ -97,7 +97,8 @@ def _different(bed: Bed, weights: str, dtype: torch.dtype, what: str) -> list[Ro
             f"throughput of {scale.mixed} requests of {low} to {high} tokens on {scale.seats} seats"
             f" / {name} groups, {what}"
         )
-        rows.append(Row("concurrency", setting, ratios(taken[name], taken["engine"]), DIFFERENT))
+        target = DIFFERENT if name == "padded" else "none"
+        rows.append(Row("concurrency", setting, ratios(taken[name], taken["engine"]), target))
     return rows
 
 

@@ -47,7 +47,9 @@ def cases(bed: Bed) -> Iterator[Case]:
         yield "memory", partial(_memory, bed)
 
 
-def nothing(logits: torch.Tensor, chosen: torch.Tensor, top_k: int = 0) -> Tapped:
+def nothing(
+    logits: torch.Tensor, chosen: torch.Tensor, best: torch.Tensor, top_k: int = 0
+) -> Tapped:
     """A tap that measures nothing."""
     zeros = [0.0] * len(logits)
     return Tapped(zeros, zeros, zeros, zeros, [()] * len(logits))

@@ -70,8 +70,6 @@ def compute(weights: str | None) -> Demo:
     from bitcal_integrations.model import load
 
     asked = chosen()
-    if not trained():
-        return stand_in(asked)
     with progress() as report:
         model = load("bitcal-tiny", weights=weights, progress=report)
     with model:
@@ -90,28 +88,6 @@ def graded(asked: list[Question], records: list[Record]) -> tuple[Answered, ...]
         Answered(question, record, grade(question, record.text), *sent_on(record))
         for question, record in zip(asked, records, strict=True)
     )
-
-
-def trained() -> bool:
-    """Whether the weights of the built-in model are part of this installation."""
-    from bitcal_integrations.tiny.assets import MODEL_DIR
-
-    return (MODEL_DIR / "model.safetensors").is_file()
-
-
-def stand_in(asked: list[Question]) -> Demo:
-    """The demo without the built-in model: ToyModel, with made-up answers and scores."""
-    from bitcal_integrations.testing.toy import ToyModel
-
-    chances = [(i * 7 % len(asked) + 1) / (len(asked) + 1) for i in range(len(asked))]
-    table = {
-        q.prompt: (q.answer if chance > 0.4 else "unsure", chance)
-        for q, chance in zip(asked, chances, strict=True)
-    }
-    began = time.perf_counter()
-    with ToyModel(table) as toy:
-        records = toy.ask([q.prompt for q in asked])
-    return Demo(graded(asked, records), time.perf_counter() - began, {}, "")
 
 
 def chosen() -> list[Question]:
@@ -197,8 +173,6 @@ def sums(shown: Demo) -> list[str]:
         f"keep     {len(kept)}, {sum(a.right for a in kept)} of them right",
         f"send on  {len(sent)}, {sum(not a.right for a in sent)} of them wrong",
     ]
-    if not shown.memory:
-        return [*lines, "", "The built-in model is not in this installation: all is made up."]
     total = rows(shown.memory, shown.dtype)[-1]
     answered = [a.record.confidence.reason for a in shown.answers if a.record.generation.answer]
     reason = (answered or ["no profile"])[0]

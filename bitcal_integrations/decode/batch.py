@@ -82,9 +82,10 @@ class Batch:
 
     def _take(self, logits: torch.Tensor) -> list[tuple[Row, Step]]:
         """Choose, measure and push one token per row; let the finished rows go."""
-        chosen = self._choose(logits)
+        best = logits.argmax(-1)
+        chosen = self._choose(logits, best)
         wanted = max((row.request.top_logprobs for row in self.rows), default=0)
-        tapped = self._tap(logits, chosen, wanted)
+        tapped = self._tap(logits, chosen, best, wanted)
         tokens = chosen.tolist()
         columns = zip(tapped.logprob, tapped.entropy, tapped.margin, tapped.logsumexp, strict=True)
         events = []
@@ -99,10 +100,11 @@ class Batch:
         self._keep([row.finish is None for row in self._seats])
         return events
 
-    def _choose(self, logits: torch.Tensor) -> torch.Tensor:
-        chosen = logits.argmax(-1)
+    def _choose(self, logits: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+        chosen = best
         for i, row in enumerate(self._seats):
             if row.finish is None and not row.choose.plain:
+                chosen = best.clone() if chosen is best else chosen
                 seen = self._ids if self.net.encoder_decoder else self._ids[:, -len(row.ids) :]
                 with row.guard():
                     chosen[i] = row.choose(seen[i], logits[i])

@@ -23,14 +23,20 @@ class Tapped(NamedTuple):
 
 
 class Tap:
-    """Measures one step of a batch; call it with float32 logits (rows, vocabulary)."""
+    """Measures one step of a batch; call it with float32 logits (rows, vocabulary).
+
+    `best` is their argmax, which the choice of the token needs anyway.
+    """
 
     def __init__(self) -> None:
         self._work: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def __call__(self, logits: torch.Tensor, chosen: torch.Tensor, top_k: int = 0) -> Tapped:
+    def __call__(
+        self, logits: torch.Tensor, chosen: torch.Tensor, best: torch.Tensor, top_k: int = 0
+    ) -> Tapped:
         shifted, powers = self._buffers(logits)
-        peak, peak_at = logits.max(dim=-1, keepdim=True)
+        peak_at = best.unsqueeze(-1)
+        peak = logits.gather(-1, peak_at)
         torch.sub(logits, peak, out=shifted)
         torch.exp(shifted, out=powers)
         total = powers.sum(-1, keepdim=True)
@@ -41,7 +47,7 @@ class Tap:
             entropy = torch.special.entr(powers / total).sum(-1, keepdim=True)
         logprob = shifted.gather(-1, chosen.unsqueeze(-1)) - log_total
         top = self._top(shifted, log_total, top_k)
-        second = shifted.scatter_(-1, peak_at, -torch.inf).max(dim=-1, keepdim=True).values
+        second = shifted.scatter_(-1, peak_at, -torch.inf).amax(dim=-1, keepdim=True)
         numbers = torch.cat([logprob, entropy, -second, peak + log_total], dim=-1)
         chosen_logprob, spread, margin, log_sum = numbers.T.tolist()
         return Tapped(chosen_logprob, spread, margin, log_sum, top)

@@ -138,7 +138,7 @@ def main(
     weights: Annotated[str, typer.Option(help="comma-separated")] = "none,qint8,qint4,qint2",
     dtypes: Annotated[str, typer.Option(help="comma-separated")] = "float32,bfloat16",
     seed: int = 2026,
-    threads: int = 2,
+    threads: Annotated[int, typer.Option(help="one is best on a busy machine")] = 1,
 ) -> None:
     """Evaluate and write MODEL_CARD.md and metrics.json."""
     torch.set_num_threads(threads)

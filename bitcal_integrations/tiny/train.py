@@ -35,6 +35,7 @@ PROMPT_WEIGHT = 0.5  # reading only: repeated names in a passage teach copying e
 LONG_EVERY, LONG_TOKENS = 40, 2200
 EVALUATE_SECONDS, SAVE_SECONDS, EVALUATE_QUESTIONS = 420.0, 180.0, 64
 DEFAULT_TOKENS = 18_000_000
+LONGEST_STEP = 60.0  # seconds
 console = Console(width=110)
 
 
@@ -55,7 +56,7 @@ class Run:
     """One training run in one folder: model, optimizers, streams and their checkpoints."""
 
     def __init__(self, out: Path, seed: int, minutes: float | None, tokens: int | None) -> None:
-        self.out, self.minutes, self.tokens = out, minutes, tokens
+        self.out, self.minutes, self.tokens, self.mixture = out, minutes, tokens, dict(TOKENS)
         self.worker, self.workers = (
             (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         )
@@ -79,10 +80,13 @@ class Run:
         """Train to the end of the schedule, with checkpoints and evaluations on the way."""
         feed = self._feed()
         self.model.train()
-        started, evaluated, saved = time.monotonic() - self.state.elapsed, self.state.elapsed, 0.0
+        evaluated, saved, before = self.state.elapsed, 0.0, time.monotonic()
         while self.progress < 1:
             losses = self._step(feed)
-            self.state.elapsed = self._agreed(time.monotonic() - started)
+            now = time.monotonic()
+            # A longer step was a pause of the whole process, which is no training.
+            self.state.elapsed = self._agreed(self.state.elapsed + min(now - before, LONGEST_STEP))
+            before = now
             if self.worker:
                 continue
             if self.state.step % 25 == 0:
@@ -119,12 +123,12 @@ class Run:
     def _feed(self) -> dict[str, Iterator[Batch]]:
         # A resumed run draws fresh questions, and each worker its own.
         seed = f"{self.state.seed}|{self.state.step}|{self.worker}"
-        feed = {task: batches(self.tokenizer, task, TOKENS[task], seed) for task in TOKENS}
+        feed = {task: batches(self.tokenizer, task, n, seed) for task, n in self.mixture.items()}
         return {**feed, "long": batches(self.tokenizer, "long", LONG_TOKENS, seed)}
 
     def _step(self, feed: dict[str, Iterator[Batch]]) -> dict[str, float]:
         factor, losses = schedule(self.state.step, self.progress), {}
-        for task in TOKENS:
+        for task in self.mixture:
             long = task == "reading" and self.state.step % LONG_EVERY == LONG_EVERY - 1
             batch = next(feed["long" if long else task])
             weight = PROMPT_WEIGHT if task == "reading" else 0.0
@@ -193,7 +197,7 @@ class Run:
         self.model.set_attn_implementation("sdpa")
         self.model.to(torch.bfloat16).save_pretrained(folder)
         facts = asdict(self.state) | {"parameters": self.model.num_parameters()}
-        facts |= {"tokens_per_step": TOKENS, "loss_weights": LOSS_WEIGHTS}
+        facts |= {"tokens_per_step": self.mixture, "loss_weights": LOSS_WEIGHTS}
         (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -217,6 +221,7 @@ def main(
     seed: int = 0,
     resume: bool = False,
     note: Annotated[str, typer.Option(help="what a resumed run changes; the card prints it")] = "",
+    mixture: Annotated[str, typer.Option(help="such as math=900,recall=2000")] = "",
     install: Annotated[bool, typer.Option(help="also write it into this package")] = False,
     workers: Annotated[int, typer.Option(help="processes of one thread each")] = 2,
 ) -> None:
@@ -225,7 +230,9 @@ def main(
     make_tokenizer(out, seed)
     limit = tokens if tokens or minutes else DEFAULT_TOKENS
     meeting = out / f"meeting-{os.getpid()}"
-    spawn(work, (workers, meeting, out, minutes, limit, seed, resume, note), nprocs=workers)
+    spawn(
+        work, (workers, meeting, out, minutes, limit, seed, resume, note, mixture), nprocs=workers
+    )
     meeting.unlink(missing_ok=True)
     if install:
         shutil.copytree(out / "model", MODEL_DIR, dirs_exist_ok=True)
@@ -242,6 +249,7 @@ def work(
     seed: int,
     resume: bool,
     note: str,
+    mixture: str,
 ) -> None:
     """One worker. Processes of one thread lose far less on a busy machine than shared threads."""
     torch.set_num_threads(1)
@@ -251,6 +259,8 @@ def work(
     run = Run(out, seed, minutes, tokens)
     if resume:
         run.load()
+    if mixture:
+        run.mixture = {name: int(n) for name, n in (p.split("=") for p in mixture.split(","))}
     if note:
         run.state.notes.append(f"From step {run.state.step}: {note}")
     run.train()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import time
 
 import pytest
 from rich.console import Console
 
-from bitcal_integrations.cli import demo as demo_file
 from bitcal_integrations.cli.demo import (
     KINDS,
     Answered,
@@ -107,23 +105,9 @@ def test_sums_by_hand() -> None:
     assert any("uncalibrated" in line for line in lines)
 
 
-def test_without_the_built_in_model_it_says_that_all_is_made_up(
-    bitcal: Bitcal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo_file, "trained", lambda: False)
-    result = bitcal("demo")
-    assert result.exit_code == 0, result.output
-    assert "made up" in result.stdout
-    assert "send on: " in result.stdout
-    assert "keep: " in result.stdout
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not demo_file.trained(), reason="the built-in model has not been trained here")
 def test_demo_runs(bitcal: Bitcal) -> None:
-    began = time.monotonic()
     result = bitcal("demo")
     assert result.exit_code == 0, result.output
-    assert time.monotonic() - began < 60
     assert "uncalibrated" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80

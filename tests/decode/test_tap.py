@@ -7,13 +7,17 @@ import math
 import pytest
 import torch
 
-from bitcal_integrations.decode.tap import Tap
+from bitcal_integrations.decode.tap import Tap, Tapped
+
+
+def measure(tap: Tap, logits: torch.Tensor, chosen: torch.Tensor) -> Tapped:
+    return tap(logits, chosen, logits.argmax(-1))
 
 
 def test_by_hand() -> None:
     """Probabilities 1/2, 1/4, 1/4: entropy 1.5 bits, margin log 2."""
     logits = torch.tensor([[math.log(2), 0.0, 0.0]])
-    tapped = Tap()(logits, torch.tensor([1]))
+    tapped = measure(Tap(), logits, torch.tensor([1]))
     assert tapped.logprob[0] == pytest.approx(math.log(1 / 4))
     assert tapped.entropy[0] == pytest.approx(1.5 * math.log(2))
     assert tapped.margin[0] == pytest.approx(math.log(2))
@@ -30,7 +34,7 @@ def test_against_torch(rows: int, masked: bool, scale: float) -> None:
         logits[:, ::3] = -torch.inf
     chosen = torch.full((rows,), 4)
     before = logits.clone()
-    tapped = Tap()(logits, chosen)
+    tapped = measure(Tap(), logits, chosen)
     assert torch.equal(logits, before)
     logprob = torch.log_softmax(logits.double(), -1)
     entropy = torch.special.entr(logprob.exp()).sum(-1)
@@ -43,14 +47,14 @@ def test_against_torch(rows: int, masked: bool, scale: float) -> None:
 
 
 def test_ties_have_no_margin() -> None:
-    assert Tap()(torch.zeros(1, 4), torch.tensor([0])).margin == [0.0]
+    assert measure(Tap(), torch.zeros(1, 4), torch.tensor([0])).margin == [0.0]
 
 
 def test_the_work_tensors_are_reused() -> None:
     tap = Tap()
-    tap(torch.randn(4, 50), torch.zeros(4, dtype=torch.long))
+    measure(tap, torch.randn(4, 50), torch.zeros(4, dtype=torch.long))
     held = [x.data_ptr() for x in tap._work]
     for rows in (4, 2, 3):
-        tap(torch.randn(rows, 50), torch.zeros(rows, dtype=torch.long))
+        measure(tap, torch.randn(rows, 50), torch.zeros(rows, dtype=torch.long))
     assert [x.data_ptr() for x in tap._work] == held
     assert all(x.shape == (4, 50) for x in tap._work)
