@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from bitcal_integrations.quantize.weights import LoadedWeights
 
 logger = logging.getLogger(__name__)
-
 Sink = Callable[[Record], None]
 
 

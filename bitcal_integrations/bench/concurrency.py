@@ -97,7 +97,7 @@ def _different(bed: Bed, weights: str, dtype: torch.dtype, what: str) -> list[Ro
             f"throughput of {scale.mixed} requests of {low} to {high} tokens on {scale.seats} seats"
             f" / {name} groups, {what}"
         )
-        target = DIFFERENT if name == "padded" else "none"
+        target = DIFFERENT if name == "padded" else None
         rows.append(Row("concurrency", setting, ratios(taken[name], taken["engine"]), target))
     return rows
 
