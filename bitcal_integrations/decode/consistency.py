@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bitcal_integrations.decode.net import Net
 
 TOLERANCE = 0.1  # of the spread of the logits; bfloat16 and packed kernels stay far below
-_TOKENS, _PADS = 24, 20
+_TOKENS, _PADS = 24, 22
 
 
 def check(net: Net) -> bool:

@@ -29,7 +29,7 @@ from bitcal_integrations.tiny.network import config, loss_of, optimizers, schedu
 from bitcal_integrations.tiny.tasks import TASKS, grade, questions, stream
 from bitcal_integrations.tiny.tokenizer import save_tokenizer, train_tokenizer
 
-TOKENS = {"math": 900, "facts": 150, "reading": 1200, "sums": 350, "recall": 1200}  # per worker
+TOKENS = {"math": 1000, "facts": 250, "reading": 1200, "sums": 400, "recall": 900}  # per worker
 LOSS_WEIGHTS = {"math": 1.0, "facts": 0.4, "reading": 0.6, "sums": 0.6, "recall": 1.0}
 PROMPT_WEIGHT = 0.5  # reading only: repeated names in a passage teach copying early
 LONG_EVERY, LONG_TOKENS = 40, 2200
