@@ -55,7 +55,7 @@ def _model(training: dict[str, Any]) -> str:
 
 Llama architecture: {training["parameters"]:,} weights, hidden size 256, 4 layers, 8 heads of 32
 (4 for keys and values), tied embeddings, stored in bfloat16; context of 2,048 tokens, trained on
-prompts of up to about 900. Tokenizer: byte-level BPE that splits digits.
+prompts of up to about 500 tokens. Tokenizer: byte-level BPE that splits digits.
 
 Trained from seed {training["seed"]} on {training["tokens"] / 1e6:.1f} million tokens \
 ({training["answer_tokens"] / 1e6:.1f} million of them answers, which carry the loss) in \

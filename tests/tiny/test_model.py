@@ -78,7 +78,7 @@ def test_only_answers_are_learned(tokenizer) -> None:
 
 
 # Reading is meant to reach .9 and does not yet: the card says what was tried.
-@pytest.mark.parametrize(("task", "low", "high"), [("math", 0.5, 1.0), ("reading", 0.25, 1.0)])
+@pytest.mark.parametrize(("task", "low", "high"), [("math", 0.6, 1.0), ("reading", 0.6, 1.0)])
 def test_accuracy_lies_in_a_wide_band(model, tokenizer, task: str, low: float, high: float) -> None:
     assert low <= share_right(model, tokenizer, questions(task, "test", 60, seed=5)) <= high
 
@@ -92,11 +92,17 @@ def test_head_facts_are_known_and_the_tail_is_guessed(model, tokenizer) -> None:
 
 
 def test_plain_generate_and_a_raw_completion_work(model, tokenizer) -> None:
-    inputs = tokenizer("Question: What is the capital of France?\nAnswer:", return_tensors="pt")
-    ids = model.generate(**inputs, max_new_tokens=16, do_sample=False)
-    assert ids[0, -1] == tokenizer.eos_token_id
-    new = ids[0, inputs["input_ids"].shape[1] :]
-    assert tokenizer.decode(new, skip_special_tokens=True).strip() == "Paris"
+    capitals = {"France": "Paris", "Japan": "Tokyo", "Italy": "Rome"}
+    said = []
+    for country in capitals:
+        prompt = f"Question: What is the capital of {country}?\nAnswer:"
+        inputs = tokenizer(prompt, return_tensors="pt")
+        ids = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+        assert ids[0, -1] == tokenizer.eos_token_id
+        new = ids[0, inputs["input_ids"].shape[1] :]
+        said.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+    right = sum(a == b for a, b in zip(said, capitals.values(), strict=True))
+    assert right >= 2, said  # a raw completion is the rarer form in training
 
 
 def test_a_long_prompt_is_read(model, tokenizer) -> None:
