@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import random
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.engines._ticket import Outcome
 from bitcal_integrations.engines.local import LocalEngine
+from bitcal_integrations.errors import ForkedProcess
 from bitcal_integrations.types import Generation, Request, Step, make_request
 
 
@@ -82,3 +85,23 @@ def last_event(events: queue.SimpleQueue):
     while isinstance(event := events.get(timeout=30), Step):
         pass
     return event
+
+
+def in_forked_child(work: Callable[[], object]) -> str:
+    """Fork, do the work in the child, and give the ForkedProcess that stopped it, as text."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            word = "it was served"
+        except ForkedProcess as err:
+            word = str(err)
+        except BaseException as err:
+            word = repr(err)
+        os.write(write, word.encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as pipe:
+        return pipe.read().decode()

@@ -9,7 +9,7 @@ import queue
 import threading
 
 import pytest
-from engine_help import Gate, generations, last_event, submit
+from engine_help import Gate, generations, in_forked_child, last_event, submit
 
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.engines._ticket import acollect, astream, collect, stream
@@ -17,7 +17,6 @@ from bitcal_integrations.engines.local import LocalEngine
 from bitcal_integrations.errors import (
     EngineClosed,
     EngineError,
-    ForkedProcess,
 )
 from bitcal_integrations.types import make_request
 
@@ -126,22 +125,8 @@ def test_a_fault_of_the_worker_reaches_everybody(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
 def test_a_forked_child_is_refused_with_a_reason(engine: LocalEngine) -> None:
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            engine.submit(make_request("a"), print)
-            word = b"served"
-        except ForkedProcess as err:
-            word = str(err).encode()
-        except BaseException as err:
-            word = repr(err).encode()
-        os.write(write, word)
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    with os.fdopen(read, "rb") as pipe:
-        assert f"loaded in process {os.getpid()}" in pipe.read().decode()
+    said = in_forked_child(lambda: engine.submit(make_request("a"), print))
+    assert f"loaded in process {os.getpid()}" in said
 
 
 def test_an_event_loop_that_has_gone_cancels_its_request(
@@ -166,21 +151,6 @@ def test_an_event_loop_that_has_gone_cancels_its_request(
 def test_a_forked_child_cannot_wait_on_its_parents_stream(engine: LocalEngine) -> None:
     events = stream(engine, make_request("a", max_new_tokens=4000))
     next(events)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            for _ in range(5000):
-                next(events)
-            word = b"went on"
-        except ForkedProcess as err:
-            word = str(err).encode()
-        except BaseException as err:
-            word = repr(err).encode()
-        os.write(write, word)
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
+    said = in_forked_child(lambda: [next(events) for _ in range(5000)])
     events.close()
-    with os.fdopen(read, "rb") as pipe:
-        assert f"made in process {os.getpid()}" in pipe.read().decode()
+    assert f"made in process {os.getpid()}" in said
