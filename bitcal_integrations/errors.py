@@ -105,6 +105,14 @@ class BatchError(EngineError):
         )
 
 
+class CalibrationError(BitcalError, ValueError):
+    """Labels, scores or examples that nothing can be fitted on, or a fit used where it is void."""
+
+
+class ProfileError(BitcalError):
+    """A profile that cannot be read, or that belongs to another model."""
+
+
 class LowConfidenceError(BitcalError, RuntimeError):
     """An answer fell below the threshold and the policy says to raise; `.record` holds it."""
 

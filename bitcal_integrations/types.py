@@ -114,7 +114,8 @@ class Step:
     `text` is what the stream may show now (a piece that could begin a stop string waits for a
     later step); the texts of the steps without `reasoning` add up to Generation.text. `start` and
     `end` are the token's own characters in Generation.raw; in the finished Generation the tokens
-    that began a character share the range of the one that completes it.
+    that began a character share the range of the one that completes it. `top_text` spells the
+    alternatives in `top`, each decoded by itself.
     """
 
     token_id: int
@@ -126,6 +127,7 @@ class Step:
     margin: float
     logsumexp: float
     top: tuple[tuple[int, float], ...] = ()
+    top_text: tuple[str, ...] = ()
     reasoning: bool = False
 
 
@@ -194,7 +196,9 @@ class Generation:
 class Observation:
     """What a signal may measure: a generation as plain arrays, one entry per token.
 
-    `span` is the token range of the answer, or None when no answer was found.
+    `span` is the token range of the answer, or None when no answer was found; `answer` is its
+    text. `samples` are further answers to the same prompt, `passes` what extra passes gave under
+    the name of the signal that asked for them, `hidden` a pooled hidden state.
     """
 
     text: str
@@ -204,10 +208,19 @@ class Observation:
     margin: np.ndarray
     logsumexp: np.ndarray
     span: tuple[int, int] | None = None
+    answer: str | None = None
     samples: tuple[Generation, ...] = ()
+    passes: Mapping[str, tuple[Generation, ...]] = field(default_factory=dict)
+    hidden: np.ndarray | None = None
 
     @classmethod
-    def of(cls, generation: Generation, samples: tuple[Generation, ...] = ()) -> Observation:
+    def of(
+        cls,
+        generation: Generation,
+        samples: tuple[Generation, ...] = (),
+        passes: Mapping[str, tuple[Generation, ...]] | None = None,
+        hidden: np.ndarray | None = None,
+    ) -> Observation:
         import numpy as np
 
         rows = [(s.logprob, s.entropy, s.margin, s.logsumexp) for s in generation.steps]
@@ -223,7 +236,10 @@ class Observation:
             table[:, 2],
             table[:, 3],
             span,
+            generation.answer.text if generation.answer else None,
             samples,
+            passes or {},
+            hidden,
         )
 
 
@@ -270,6 +286,39 @@ class Decision:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Decision:
         return cls(**data)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One example with its answer and verdict: what calibration is fitted on and reports show.
+
+    `correct` None is not judged; `confidence` is as the model gave it; `part` is fit, certify or
+    report; `by` holds the user's own labels to break results down by.
+    """
+
+    id: str
+    group: str
+    prompt: Prompt
+    gold: Any
+    text: str
+    answer: str | None
+    finish: Finish
+    correct: bool | None
+    confidence: Confidence
+    tokens: int = 0
+    weights: str = ""
+    task: str = "default"
+    part: str = ""
+    by: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**out, "confidence": self.confidence.to_dict(), "by": dict(self.by)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Labelled:
+        confidence = Confidence.from_dict(data["confidence"])
+        return cls(**{**data, "prompt": make_prompt(data["prompt"]), "confidence": confidence})
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from bitcal_integrations.errors import UnknownName
 from bitcal_integrations.registry import names, resolve
-from bitcal_integrations.types import Observation
+from bitcal_integrations.types import Generation, Observation, Request, make_request
 
 NEEDS = {"generation", "samples", "extra_pass", "hidden"}
 
@@ -54,6 +54,22 @@ class TestSignal:
     def test_reads_the_answer_span(self, name: str, signal: ModuleType) -> None:
         whole, part = observation(9), observation(9, span=(3, 5))
         assert _measure(name, signal, whole) != _measure(name, signal, part)
+
+    def test_without_what_it_needs_it_has_no_value(self, name: str, signal: ModuleType) -> None:
+        if signal.NEEDS != "generation":
+            assert np.isnan(signal.measure(observation(3)))
+
+    def test_an_extra_pass_declares_what_it_asks(self, name: str, signal: ModuleType) -> None:
+        if signal.NEEDS != "extra_pass":
+            assert not hasattr(signal, "COST")
+            assert not hasattr(signal, "requests")
+            return
+        assert list(inspect.signature(signal.requests).parameters) == ["request", "generation"]
+        for prompt in ("Why?", [{"role": "user", "content": "Why?"}]):
+            asked = signal.requests(make_request(prompt), Generation("so", "stop"))
+            assert type(asked) is tuple
+            assert len(asked) == signal.COST
+            assert all(isinstance(request, Request) for request in asked)
 
     def test_is_pure(self, name: str, signal: ModuleType) -> None:
         seen = observation(9)

@@ -19,15 +19,18 @@ PACKAGE = "bitcal_integrations"
 ROOT = Path(__file__).parents[1] / PACKAGE
 
 LAYERS = (
-    ("errors", "options", "types", "tiny/assets"),
-    ("registry", "metrics", "grading"),
+    ("compat", "errors", "options", "types", "tiny/assets"),
+    ("registry", "metrics", "grading", "dataset", "canary"),
     ("signals",),
     ("features", "calibrators"),
     ("decide",),
     ("quantize", "decode"),
     ("engines",),
     ("profile",),
+    ("assess",),
+    ("asker",),
     ("model",),
+    ("answered",),
     ("fit", "study", "repair"),
     ("monitor", "report", "testing", "tiny", "bench"),
     ("langchain", "llama_index"),

@@ -60,7 +60,10 @@ def test_without_a_profile_confidence_is_unknown_and_says_why(model: CalibratedM
     confidence = record.confidence
     assert confidence.value is None
     assert not confidence.calibrated
-    assert "no profile" in confidence.reason
+    assert "cut at max_new_tokens" in confidence.reason
+    answered = model.ask("Hello", max_new_tokens=8, parser="regex:^..(..)").confidence
+    assert answered.value is None
+    assert "no profile" in answered.reason
     mean = sum(s.logprob for s in record.generation.steps) / 8
     assert confidence.raw == pytest.approx(math.exp(mean))
     assert set(confidence.signals) >= {"mean_logprob", "sum_logprob", "mean_entropy"}
@@ -112,7 +115,8 @@ def test_defaults_and_a_system_prompt() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"profile": "mine.json"}, "profile='mine.json'"),
+        ({"profile": "mine.json"}, "'mine.json' cannot be read"),
+        ({"profile": 3}, "profile=3"),
         ({"repair": "data-free"}, "repair='data-free'"),
         ({"strict": True}, "strict=True"),
         ({"max_batch": 0}, "max_batch"),

@@ -23,8 +23,9 @@ PACKAGE = "bitcal_integrations"
 
 # The order of the journey; what is not named here comes after, by name.
 STAGES = (
-    "__init__ __main__ types errors registry grading metrics quantize decode engines signals "
-    "features calibrators profile decide model fit study repair langchain llama_index monitor "
+    "__init__ __main__ types errors compat registry grading metrics quantize decode engines signals "
+    "features calibrators decide canary profile assess asker model dataset answered fit study "
+    "repair langchain llama_index monitor "
     "report testing tiny bench cli"
 ).split()
 

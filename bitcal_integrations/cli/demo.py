@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from bitcal_integrations.cli._options import Weights, weights_of
 
 if TYPE_CHECKING:
+    from bitcal_integrations.profile import TaskProfile
     from bitcal_integrations.tiny.tasks import Question
     from bitcal_integrations.types import Record
 
-THRESHOLD = 0.7  # on the raw score: no profile, so no promise
+THRESHOLD = 0.7
 WORDINGS = ("plain", "labelled")
 # task -> the steps of a word problem, or the kind of a question, easy ones first
 KINDS: dict[str, tuple[int | str, ...]] = {
@@ -51,6 +52,7 @@ class Demo:
     seconds: float
     memory: dict[str, Any]
     dtype: str
+    task: TaskProfile | None = None
 
     @property
     def tokens(self) -> int:
@@ -74,10 +76,11 @@ def compute(weights: str | None) -> Demo:
         model = load("bitcal-tiny", weights=weights, progress=report)
     with model:
         began = time.perf_counter()
-        records = model.ask([q.messages for q in asked], parser="tiny", max_new_tokens=200)
+        records = model.ask([q.messages for q in asked], parser="tiny", max_new_tokens=160)
         seconds = time.perf_counter() - began
         memory, dtype = model.memory_report(), model.report()["dtype"]
-    return Demo(graded(asked, records), seconds, memory, dtype)
+        task = model.profile.task() if model.profile is not None else None
+    return Demo(graded(asked, records), seconds, memory, dtype, task)
 
 
 def graded(asked: list[Question], records: list[Record]) -> tuple[Answered, ...]:
@@ -106,11 +109,21 @@ def chosen() -> list[Question]:
 def sent_on(record: Record) -> tuple[bool, str]:
     """Whether an answer would go to a stronger model, and why."""
     from bitcal_integrations.cli._show import score
+    from bitcal_integrations.decide import as_policy
 
+    if record.confidence.value is not None:
+        decision = as_policy(THRESHOLD).decide(record)
+        return decision.action != "accept", decision.reason
     raw = record.confidence.raw
     if raw is None:
         return True, "no score"
     return raw < THRESHOLD, f"{score(raw)} {'<' if raw < THRESHOLD else '>='} {THRESHOLD:.2f}"
+
+
+def shown_score(record: Record) -> float | None:
+    """The calibrated probability, or the raw score where there is none."""
+    value = record.confidence.value
+    return record.confidence.raw if value is None else value
 
 
 def draw(screen: Any, shown: Demo) -> None:
@@ -132,7 +145,7 @@ def draw_answer(screen: Any, answered: Answered) -> None:
     from bitcal_integrations.cli._show import bar, score, shorten
     from bitcal_integrations.tiny.tasks import parse_answer
 
-    raw = answered.record.confidence.raw
+    shown = shown_score(answered.record)
     colour = "yellow" if answered.send_on else "green"
     said = parse_answer(answered.record.text) or "nothing"
     if not answered.right:
@@ -140,8 +153,8 @@ def draw_answer(screen: Any, answered: Answered) -> None:
     screen.print(Text("  " + shorten(asked_text(answered.question), 76)))
     screen.print(
         Text.assemble(
-            ("  " + bar(raw or 0.0, BAR), colour),
-            f" {score(raw)}  ",
+            ("  " + bar(shown or 0.0, BAR), colour),
+            f" {score(shown)}  ",
             ("right", "green") if answered.right else ("wrong", "red"),
             f"  {shorten(said, 20):<20}  ",
             (f"{'send on' if answered.send_on else 'keep'}: {answered.why}", colour),
@@ -174,8 +187,6 @@ def sums(shown: Demo) -> list[str]:
         f"send on  {len(sent)}, {sum(not a.right for a in sent)} of them wrong",
     ]
     total = rows(shown.memory, shown.dtype)[-1]
-    answered = [a.record.confidence.reason for a in shown.answers if a.record.generation.answer]
-    reason = (answered or ["no profile"])[0]
     return [
         *lines,
         f"speed    {shown.tokens / shown.seconds:.0f} tokens/s: {shown.tokens} tokens in "
@@ -183,7 +194,22 @@ def sums(shown: Demo) -> list[str]:
         f"memory   {size(total.after)} of weights ({size(total.before)} in {shown.dtype}), "
         f"{size(shown.memory['kv_bytes_per_token'])} of cache per token",
         "",
-        f"The bars are raw scores, uncalibrated: {reason.rstrip('.')}.",
+        *meaning(shown),
+    ]
+
+
+def meaning(shown: Demo) -> list[str]:
+    """What the bars are, and on what evidence."""
+    if shown.task is not None and any(a.record.confidence.calibrated for a in shown.answers):
+        counts, certificate = shown.task.counts, shown.task.certificate(0.1)
+        lines = [
+            "The bars are calibrated: the probability that the answer is right, measured for these",
+            f"weights on {sum(counts[p] for p in ('fit', 'certify', 'report')):,} other questions.",
+        ]
+        return [*lines, str(certificate)] if certificate is not None else lines
+    reasons = [a.record.confidence.reason for a in shown.answers if a.record.generation.answer]
+    return [
+        f"The bars are raw scores, uncalibrated: {(reasons or ['no profile'])[0].rstrip('.')}.",
         f"A score of {THRESHOLD:.2f} does not mean that {THRESHOLD:.0%} of such answers are right;",
         "only a profile, measured on labelled examples, turns it into a probability.",
     ]

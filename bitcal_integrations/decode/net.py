@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from bitcal_integrations.compat import cache_name
 from bitcal_integrations.decode import cache as kv
 from bitcal_integrations.decode.consistency import check
 from bitcal_integrations.decode.prompt import THINK, Encoded, encode
@@ -37,7 +38,7 @@ class Net:
         accepted = inspect.signature(self.model.forward).parameters
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._takes_positions = "position_ids" in accepted
-        self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
+        self._cache_name = cache_name(self.model)
         # Encoding may set a tokenizer's truncation anew, which must not happen under a decode: do
         # it once here, and one at a time later. Decoding only reads.
         self._encoding = threading.Lock()

@@ -40,6 +40,7 @@ class Row:
         self.error: Exception | None = None
         self.stop_string: str | None = None
         self._eos = net.eos
+        self._spell = net.decode
         self._pieces = Detokenizer(net.decode, net.literal)
         self._shown = 0
         self._unfinished: list[int] = []  # steps whose token is part of a character still to come
@@ -73,7 +74,11 @@ class Row:
         end = len(self.raw)
         self._share_character(start, end)
         text, reasoning = self._release()
-        step = Step(token, text, min(start, end), end, *numbers, top=top, reasoning=reasoning)
+        spelt = tuple(self._spell([other]) for other, _ in top)
+        step = Step(
+            token, text, min(start, end), end, *numbers, top=top, top_text=spelt,
+            reasoning=reasoning,
+        )  # fmt: skip
         self.steps.append(step)
         return step
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -108,12 +108,21 @@ class _Results:
 
 def collect(engine: Engine, requests: Sequence[Request]) -> list[Outcome | Exception]:
     """Every request's Outcome or error, in order; a list may be longer than the queue."""
+    found = dict(each(engine, requests))
+    return [found[index] for index in range(len(requests))]
+
+
+def each(
+    engine: Engine, requests: Sequence[Request]
+) -> Generator[tuple[int, Outcome | Exception], None, None]:
+    """(index, Outcome or error) of every request as it ends; closing it cancels the rest."""
     events: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
     results, owner = _Results(len(requests)), os.getpid()
 
-    def take() -> None:
+    def take() -> tuple[int, Outcome | Exception]:
         index, event = _get(events, owner)
         results.found[index] = event
+        return index, event
 
     try:
         for index, request in enumerate(requests):
@@ -125,13 +134,11 @@ def collect(engine: Engine, requests: Sequence[Request]) -> list[Outcome | Excep
                     again = False
                 except Exception as err:
                     again = results.refuse(index, err)
-                    if again:
-                        take()
+                    yield take() if again else (index, err)
         while not results.complete:
-            take()
+            yield take()
     finally:
         results.cancel()
-    return results.in_order()
 
 
 def _labelled(put: Callable[[Any], None], index: int) -> Listener:

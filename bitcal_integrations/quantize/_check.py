@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bitcal_integrations.compat import cache_name
 from bitcal_integrations.errors import LoadError
 
 ROWS, TOKENS = 2, 6
@@ -38,15 +39,14 @@ def smoke_forward(model: Any) -> Any:
             return None
         out = model(input_ids=ids, attention_mask=mask, use_cache=True)
         _check_finite(model, out.logits, "the first forward")
-        cache = getattr(out, "past_key_values", None)
-        if cache is None:
+        name = cache_name(model)
+        if out.get(name) is None:
             return None
         mask = torch.cat([mask, mask[:, :1]], dim=1)
-        out = model(
-            input_ids=ids[:, :1], attention_mask=mask, past_key_values=cache, use_cache=True
-        )
+        held = {name: out.get(name)}
+        out = model(input_ids=ids[:, :1], attention_mask=mask, use_cache=True, **held)
         _check_finite(model, out.logits, "the first decode step")
-        return out.past_key_values
+        return out.get(name)
     except LoadError:
         raise
     except Exception as error:

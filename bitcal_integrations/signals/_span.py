@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bitcal_integrations.types import Observation
@@ -16,3 +18,12 @@ def spanned(observation: Observation, values: np.ndarray) -> np.ndarray:
 def reduce(observation: Observation, values: np.ndarray, how: str) -> float:
     part = spanned(observation, values)
     return float(getattr(np, how)(part)) if part.size else float("nan")
+
+
+def probability(logprob: float) -> float:
+    """exp, at most 1 where rounding passed it; NaN stays NaN, which `min` alone would make 1.
+
+    >>> probability(0.0), probability(1e-9), probability(float("nan"))
+    (1.0, 1.0, nan)
+    """
+    return math.nan if math.isnan(logprob) else min(1.0, math.exp(logprob))

@@ -18,7 +18,15 @@ from bitcal_integrations.errors import BadRequest, EngineClosed
 from bitcal_integrations.features import uncalibrated
 from bitcal_integrations.grading import as_parser
 from bitcal_integrations.model import CalibratedModel
-from bitcal_integrations.types import Confidence, Finish, Generation, Request, Step, Timing
+from bitcal_integrations.types import (
+    Confidence,
+    Finish,
+    Generation,
+    Observation,
+    Request,
+    Step,
+    Timing,
+)
 
 # (answer, confidence) or (answer, confidence, wrong answer); confidence None is unknown
 Entry: TypeAlias = "tuple[str, float | None] | tuple[str, float | None, str]"
@@ -49,7 +57,9 @@ class ToyModel(CalibratedModel):
         self._table = _Table(dict(table), default, seed)
         super().__init__(self._table, name)
 
-    def _confidence(self, request: Request, generation: Generation) -> Confidence:
+    def _confidence(
+        self, request: Request, generation: Generation, observation: Observation
+    ) -> Confidence:
         _, value = self._table.look_up(request)
         measured = uncalibrated(request, generation)
         if value is None or measured.raw is None:

@@ -5,10 +5,16 @@ from pathlib import Path
 TINY_DIR = Path(__file__).resolve().parent
 MODEL_NAME = "bitcal-tiny"
 MODEL_DIR = TINY_DIR / "model"
+PROFILE_DIR = TINY_DIR / "profiles"
 COUNTRIES_FILE = TINY_DIR / "countries.json"
 CARD_FILE = MODEL_DIR / "MODEL_CARD.md"
 METRICS_FILE = MODEL_DIR / "metrics.json"
 CURVE_FILE = MODEL_DIR / "training.json"
+
+
+def profile_file(weights: str, dtype: str) -> Path:
+    """Where the profile of one weight type ("none" for float weights) and dtype lies."""
+    return PROFILE_DIR / f"{weights}-{dtype}.json"
 
 
 def model_folder() -> Path:

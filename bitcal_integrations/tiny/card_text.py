@@ -28,8 +28,8 @@ All questions are generated (tasks.py), without end, from a seed. No text was co
   facts that training never showed in any form, so that the model can only guess.
   Source: GeoNames (https://www.geonames.org), CC BY 4.0; the notice is in countries.json.
 - `reading`: the same kind of question with a passage, mostly about invented countries and
-  sometimes with invented values for a real one. For a fifth of them the passage does not tell,
-  and the right answer is `unknown` (with a refine prompt: the existing answer).
+  sometimes with invented values for a real one. For a fifth of them the passage is about something
+  else, and the right answer is `unknown` (with a refine prompt: the existing answer).
 
 A hash of a question's content puts it into train (70%), calibration (15%) or test (15%). For
 `math` the content is the numbers and sentence templates, for `reading` the country, the attribute
@@ -87,19 +87,21 @@ def _curve(curve: list[dict[str, float]]) -> str:
 
 
 def _scores(metrics: dict[str, Any]) -> str:
-    header = ["weights", "dtype", "task", "accuracy", "score", "ECE", "floor", "Brier", "AUROC"]
+    header = ["weights", "dtype", "task", "accuracy", "score", "Brier", "ECE", "floor", "AUROC"]
     rows = []
     for name, tasks in metrics["results"].items():
         for task, part in tasks.items():
-            for score in ("answer", "whole") if task == "math" else ("answer",):
-                values = [part[score][key] for key in ("ece", "ece_floor", "brier", "auroc")]
-                shown = ["-" if value is None else f"{value:.3f}" for value in values]
+            for score in ("raw", "calibrated"):
+                values = [part[score][key] for key in ("brier", "ece", "ece_floor", "auroc")]
+                shown = ["-" if value is None else f"{value:.4f}" for value in values]
                 rows.append([*name.split(), task, f"{part['accuracy']:.3f}", score, *shown])
     note = (
         f"## Scores\n\n{metrics['questions']:,} fresh test questions (seed {metrics['seed']}), "
-        "greedy, asked as chats. The confidence is raw: the geometric mean of the token "
-        "probabilities of the answer (for math after `####`) or of the whole text. The floor is "
-        "the ECE that a perfectly calibrated score would show on as many questions.\n\n"
+        "greedy, asked as chats. Raw is the geometric mean of the token probabilities of the "
+        f"answer; calibrated comes from the profile in the package, fitted on 70% of "
+        f"{metrics['labels']:,} other questions. `all` is the profile's default task, the others "
+        "are tasks of their own. ECE over 15 bins of equal mass; the floor is the ECE that a "
+        "perfectly calibrated score would show on as many questions.\n\n"
     )
     return note + _table(header, rows)
 
@@ -107,8 +109,10 @@ def _scores(metrics: dict[str, Any]) -> str:
 def _groups(name: str, results: dict[str, Any]) -> str:
     text = ["## Accuracy by group\n"]
     for task, part in results[name].items():
+        if task == "all":
+            continue
         for group in ("steps", "bucket", "wording"):
-            if not part[group]:
+            if not part.get(group):
                 continue
             header = [f"{task} by {group}", "n", *results]
             rows = [
@@ -128,7 +132,7 @@ def _samples(samples: list[dict[str, Any]]) -> str:
     for one in samples:
         verdict = "right" if one["right"] else f"wrong, the answer is {one['gold']}"
         shown = f"{one['prompt']}\n>>> {one['text']}"
-        text.append(f"{one['task']}, confidence {one['confidence']}, {verdict}:\n")
+        text.append(f"{one['task']}, raw score {one['confidence']:.3f}, {verdict}:\n")
         text.append(f"```text\n{shown}\n```\n")
     return "\n".join(text)
 

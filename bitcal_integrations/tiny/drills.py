@@ -33,11 +33,11 @@ def recall(tokenizer: PreTrainedTokenizerFast, seed: str) -> Iterator[Example]:
     rng = Random(f"recall|{seed}")
     while True:
         kind = rng.random()
-        if kind < 0.4:
+        if kind < 0.7:
             yield interview(tokenizer, rng)
             continue
         pairs = [(reading.invent(rng), reading.invent(rng)) for _ in range(rng.randint(*PAIRS))]
-        again = pairs if kind < 0.7 else rng.sample(pairs, len(pairs))
+        again = pairs if kind < 0.85 else rng.sample(pairs, len(pairs))
         first = "\n".join(f"{key} is {value}" for key, value in pairs)
         second = "\n".join(f"{key} is {value}" for key, value in again)
         yield encode(tokenizer, [(f"{BOS}{first}\n\n", 0), (second + END, 1)])

@@ -23,13 +23,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("model") / "llama")
 
 
+def run(*arguments: object, stdin: str | None = None) -> Result:
+    """`bitcal` with these arguments in this process."""
+    return CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+
+
 @pytest.fixture
 def bitcal() -> Bitcal:
-    """Run `bitcal` with these arguments in this process."""
+    return run
 
-    def run(*arguments: object, stdin: str | None = None) -> Result:
-        return CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
 
+@pytest.fixture(scope="session")
+def bitcal_once() -> Bitcal:
+    """The same, for what a whole module shares."""
     return run
 
 

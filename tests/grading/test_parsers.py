@@ -1,4 +1,4 @@
-"""Parsers find the answer and its place; graders know numbers from their look-alikes."""
+"""Parsers find the answer and its place, and never answer early what could still change."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 from bitcal_integrations.errors import BadRequest, UnknownName
 from bitcal_integrations.grading import (
     PARSERS,
+    as_number,
     as_parser,
     gsm8k,
+    json_field,
     last_number,
-    normalised,
-    numeric,
     regex,
     tiny,
 )
@@ -33,6 +33,13 @@ from bitcal_integrations.types import Answer
         ("#### ####\n\nThe final answer is 13.", "13"),
         ("#### 5\n#### 6", "5"),
         ("#### <answer>\n\n#### 13 ####", "13"),
+        ("#### -$5", "-$5"),
+        ("#### $-5", "-5"),
+        ("#### −7", "−7"),
+        ("#### -3/4", "-3/4"),
+        ("#### **72**", "72"),
+        (r"#### $\boxed{72}$", "72"),
+        ("#### 1,00,000", "1,00,000"),
         ("### 5", None),
         ("#### none", None),
         ("#### -", None),
@@ -64,10 +71,11 @@ def test_a_growing_text_answers_only_when_nothing_can_change_it(text: str, compl
     assert (gsm8k(text, ended=False) is not None) is complete
 
 
-@pytest.mark.parametrize("name", sorted(PARSERS))
+@pytest.mark.parametrize("name", [*sorted(PARSERS), "json:answer", "json:n", "json:x"])
 def test_what_a_growing_text_answers_stays_the_answer(name: str) -> None:
     """The contract of every parser: an early answer is the final one."""
-    parse = PARSERS[name]
+    parse = as_parser(name)
+    assert parse
     texts = [
         "#### 1,200.50 ok",
         "Paris\nis 4",
@@ -76,6 +84,11 @@ def test_what_a_growing_text_answers_stays_the_answer(name: str) -> None:
         "",
         "####",
         "x",
+        "#### 1,2000 and 12,34,567",
+        "#### -$1,200 or 3/4 of it",
+        'So {"answer": "B", "n": 12, "x": [1, {"y": 2}]} or {"answer": "C"}',
+        '{"answer": null, "answer": 1.5e3 }',
+        "(A) no\nThe answer is B. Or c)",
     ]
     for text in texts:
         final = parse(text)
@@ -92,6 +105,9 @@ def test_tiny_prefers_the_marker_to_the_first_line() -> None:
 def test_last_number_is_not_part_of_a_word() -> None:
     assert last_number("x2 is 12 of 100.") == Answer("100", 12, 15)
     assert last_number("none") is None
+    assert last_number("either 1,2,3").text == "3"
+    assert last_number("it is -$1,200.50.").text == "1,200.50"
+    assert last_number("10-7").text == "7"
 
 
 def test_regex_takes_a_group_or_the_match() -> None:
@@ -111,30 +127,61 @@ def test_as_parser() -> None:
     for wrong in (Answer("x", -5, -2), Answer("x", 500, 900), 3, "elsewhere"):
         with pytest.raises(BadRequest, match=r"(the|a) parser return"):
             as_parser(lambda text, wrong=wrong: wrong)("abc")
-    with pytest.raises(UnknownName, match="'gsm9k' is not a parser: first_line, gsm8k"):
+    with pytest.raises(UnknownName, match="'gsm9k' is not a parser: choice, first_line, gsm8k"):
         as_parser("gsm9k")
     with pytest.raises(BadRequest, match="not a regular expression"):
         as_parser("regex:(")
 
 
 @pytest.mark.parametrize(
-    ("answer", "gold", "right"),
+    ("text", "field", "answer"),
     [
-        ("-7", "7", False),
-        ("3.5", "3", False),
-        ("12 of 100", "12100", False),
-        ("1,200", "1200", True),
-        ("$4.", "4", True),
-        ("1/2", "0.5", True),
-        ("1/0", "0", False),
-        ("", "0", False),
-        (".5", "0.5", True),
+        ('{"answer": "Paris"}', "answer", "Paris"),
+        ('```json\n{"why": "x", "answer" : -7}\n```', "answer", "-7"),
+        ('{"answer": [1, 2]}', "answer", "[1, 2]"),
+        ('{"answer": true}', "answer", "true"),
+        ('{"a": {"answer": "in"}}', "answer", "in"),
+        ('{"answer": "say \\"hi\\""}', "answer", 'say "hi"'),
+        ('{"answer": <number>} {"answer": 5}', "answer", "5"),
+        ('{"answer": null}', "answer", None),
+        ('{"answers": 5}', "answer", None),
+        ("answer: 5", "answer", None),
+        ('{"größe": 5}', "größe", "5"),
+        ('{"answer": "cut', "answer", None),
     ],
 )
-def test_numeric(answer: str, gold: str, right: bool) -> None:
-    assert numeric(answer, gold) is right
+def test_json_field(text: str, field: str, answer: str | None) -> None:
+    found = json_field(field)(text)
+    assert (found and found.text) == answer
+    if found and "\\" not in text:
+        assert text[found.start : found.end] == found.text
 
 
-def test_normalised() -> None:
-    assert normalised("the Eiffel tower.", "Eiffel Tower")
-    assert not normalised("Eiffel", "Eiffel Tower")
+def test_json_field_is_complete_when_its_value_is_closed() -> None:
+    parse = as_parser("json:n")
+    assert parse('{"n": 4', ended=False) is None  # 42 may follow
+    assert parse('{"n": 4,', ended=False) == Answer("4", 6, 7)
+    assert parse('{"n": "4', ended=False) is None
+    assert parse('{"n": "4" ', ended=False) == Answer("4", 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,200.50", 1200.5),
+        ("-$5", -5.0),
+        ("$-5", -5.0),
+        ("−7", -7.0),
+        ("3/4", 0.75),
+        ("-3/4", -0.75),
+        ("12,34,567", 1234567.0),
+        ("50%", 50.0),
+        ("1,2", None),
+        ("12 of 100", None),
+        ("1/0", None),
+        ("x", None),
+        ("", None),
+    ],
+)
+def test_as_number(text: str, value: float | None) -> None:
+    assert as_number(text) == value

@@ -1,27 +1,33 @@
-"""Answer parsers: text -> the span that is the answer. Graders: answer, gold -> right or wrong.
+"""Answer parsers: text -> the span that is the answer.
 
 A parser is called with `ended=False` while the text still grows; it then answers only if nothing
 that follows could change the answer, which is what lets decoding stop at a complete answer. It
-knows nothing about tokens or models.
+knows nothing about tokens, models or what is right.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from bitcal_integrations.errors import BadRequest, UnknownName
+from bitcal_integrations.grading import _choice
 from bitcal_integrations.types import Answer
 
 Parser: TypeAlias = Callable[..., "Answer | None"]  # (text, ended=True) -> Answer or None
 
-NUMBER = r"-?(?:\d(?:[\d,]*\d)?(?:\.\d+)?|\.\d+)(?:/\d+)?"
+# Commas only where thousands (or lakhs) are set apart: "1,2" is two numbers.
+_WHOLE = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?![\d])|\d+)"
+_UNSIGNED = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:/\d+)?"
+NUMBER = rf"[-−]?{_UNSIGNED}"
 # A comma, dot or slash may go on as part of the number, so one more character has to be seen.
 _OVER = r"(?=[^\d,./]|[,./]\D)"
-_LEAD = r"(?:(?:<answer>|[Tt]he final answer is:?)\s*)?(?:\\?\$\s*)?"
-_MARKED = rf"####\s*(?:####\s*)*{_LEAD}({NUMBER})"
+_DOLLAR = r"\\?\$\s*"
+_LEAD = rf"(?:(?:<answer>|[Tt]he final answer is:?)\s*)?(?:\*\*)?(?:{_DOLLAR})?(?:\\boxed\{{)?"
+_MARKED = rf"####\s*{_LEAD}([-−]{_DOLLAR}{_UNSIGNED}|{NUMBER})"
 
 
 def _span(match: re.Match[str] | None, group: int = 1) -> Answer | None:
@@ -101,24 +107,69 @@ def regex(pattern: str) -> Parser:
     return parse
 
 
+def choice(text: str, ended: bool = True) -> Answer | None:
+    """The lettered option that a finished text settles on: the last one it states.
+
+    >>> choice("Either (A) or (B). Answer: B.").text, choice("A cat is on the mat.")
+    ('B', None)
+    """
+    place = _choice.find(text) if ended else None
+    return Answer(text[slice(*place)], *place) if place else None
+
+
+def json_field(name: str) -> Parser:
+    """A parser for the value of the first field of that name in a JSON text; null is no answer.
+
+    >>> json_field("answer")('{"why": "6 x 7", "answer": 42}').text
+    '42'
+    """
+    key = re.compile(re.escape(json.dumps(name, ensure_ascii=False)) + r"\s*:\s*(?=\S)")
+
+    def parse(text: str, ended: bool = True) -> Answer | None:
+        for match in key.finditer(text):
+            found = _json_value(text, match.end(), ended)
+            if found is not None or not ended:
+                return found
+        return None
+
+    return parse
+
+
+def _json_value(text: str, start: int, ended: bool) -> Answer | None:
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None
+    if value is None or (not ended and end == len(text)):  # 4 may become 42
+        return None
+    if isinstance(value, str):  # the place of the words, without their quotes
+        return Answer(value, start + 1, end - 1)
+    return Answer(text[start:end], start, end)
+
+
 PARSERS: dict[str, Parser] = {
+    "choice": choice,
     "first_line": first_line,
     "gsm8k": gsm8k,
     "last_number": last_number,
     "tiny": tiny,
 }
+_MADE: dict[str, Callable[[str], Parser]] = {"json": json_field, "regex": regex}
 
 
 def as_parser(what: str | Callable[..., Any] | None) -> Parser | None:
-    """The parser that a name, `regex:PATTERN` or a callable stands for; None stays None."""
+    """The parser for a name, `regex:PATTERN`, `json:FIELD` or a callable; None stays None."""
     if what is None:
         return None
     if isinstance(what, str):
-        if what.startswith("regex:"):
-            return regex(what.removeprefix("regex:"))
+        kind, _, rest = what.partition(":")
+        if rest and kind in _MADE:
+            return _MADE[kind](rest)
         if what not in PARSERS:
             allowed = ", ".join(sorted(PARSERS))
-            raise UnknownName(f"{what!r} is not a parser: {allowed}, regex:PATTERN or a callable")
+            raise UnknownName(
+                f"{what!r} is not a parser: {allowed}, json:FIELD, regex:PATTERN or a callable"
+            )
         return PARSERS[what]
     return _from_callable(what, _takes_ended(what))
 
@@ -167,35 +218,10 @@ def as_number(text: str) -> float | None:
     >>> as_number("$1,200.50"), as_number("3/4"), as_number("-7"), as_number("many")
     (1200.5, 0.75, -7.0, None)
     """
-    match = re.fullmatch(rf"\s*\\?\$?\s*({NUMBER})\s*[%.]?\s*", text)
+    match = re.fullmatch(rf"\s*([-−]?)\s*(?:{_DOLLAR})?({NUMBER})\s*[%.]?\s*", text)
     if match is None:
         return None
-    above, _, below = match.group(1).replace(",", "").partition("/")
+    above, _, below = match.group(2).replace(",", "").replace("−", "-").partition("/")
     if below and float(below) == 0:
         return None
-    return float(above) / float(below or 1)
-
-
-def numeric(answer: str, gold: str, tolerance: float = 1e-6) -> bool:
-    """Equal as numbers.
-
-    >>> numeric("1,200", "1200.0"), numeric("-7", "7"), numeric("3.5", "3")
-    (True, False, False)
-    """
-    a, b = as_number(answer), as_number(gold)
-    return a is not None and b is not None and abs(a - b) <= tolerance * max(1.0, abs(b))
-
-
-def normalise(text: str) -> str:
-    """Lower case without articles, punctuation and extra space, as SQuAD compares.
-
-    >>> normalise("The  Eiffel Tower!")
-    'eiffel tower'
-    """
-    text = re.sub(r"[^\w\s]", "", text.lower())
-    return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", text).split())
-
-
-def normalised(answer: str, gold: str) -> bool:
-    """Equal after `normalise`."""
-    return normalise(answer) == normalise(gold)
+    return float(above) / float(below or 1) * (-1 if match.group(1) else 1)

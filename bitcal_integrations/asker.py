@@ -1,0 +1,220 @@
+"""Asks an engine, one prompt or many, at once, async or as a stream, and judges what comes.
+
+Every answer becomes a Record: further samples and extra passes that its features need are asked
+first, then the assessor gives the confidence, then the sinks see it. Knows engines and profiles,
+no weights and no framework.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+from bitcal_integrations.assess import Assessor, Extras, extras_of
+from bitcal_integrations.engines import _ticket as tickets
+from bitcal_integrations.errors import BadRequest, BatchError
+from bitcal_integrations.features import Schema, make_schema, measure_all
+from bitcal_integrations.types import (
+    Confidence,
+    Generation,
+    Observation,
+    Record,
+    Request,
+    Step,
+    make_prompt,
+    make_request,
+)
+
+logger = logging.getLogger(__name__)
+Sink = Callable[[Record], None]
+
+
+class Asker:
+    """What CalibratedModel and every stand-in for it share: ask, aask, stream, astream, sinks."""
+
+    def __init__(
+        self,
+        engine: tickets.Engine,
+        name: str,
+        system: str | None = None,
+        defaults: dict[str, Any] | None = None,
+        assessor: Assessor | None = None,
+    ) -> None:
+        self.name = name
+        self._engine = engine
+        self._system = system
+        self._defaults = defaults or {}
+        self._assessor = assessor or Assessor(None, {})
+        self._sinks: list[Sink] = []
+
+    @overload
+    def ask(self, prompt: str, **options: Any) -> Record: ...
+    @overload
+    def ask(self, prompt: Sequence[Any], **options: Any) -> Any: ...
+    def ask(self, prompt: Any, **options: Any) -> Any:
+        """A Record for one prompt (a string or messages), a list of Records for a list of them.
+
+        Options: max_new_tokens, temperature, top_p, seed, stop, parser, loop_stop, top_logprobs,
+        chat, chat_template_kwargs, task, and `features`, names to measure besides the profile's.
+        If some of a list fail, BatchError holds what the others gave; with `return_errors=True`
+        each error stands in its place instead.
+        """
+        call = self._call(prompt, options)
+        results = tickets.collect(self._engine, call.requests)
+        extras = self._extras(call, results)
+        return self._fold(call, results, extras, tickets.collect(self._engine, _flat(extras)))
+
+    def ask_each(self, prompts: Sequence[Any], **options: Any) -> Iterator[tuple[int, Any]]:
+        """(index, Record or error) of each prompt of a list as it is answered, in any order.
+
+        Leaving the loop cancels what is not answered yet.
+        """
+        call = self._call(list(prompts), options)
+        return self._each(call)
+
+    def _each(self, call: _Call) -> Iterator[tuple[int, Any]]:
+        with closing(tickets.each(self._engine, call.requests)) as events:
+            for index, result in events:
+                one = replace(call, requests=(call.requests[index],), return_errors=True)
+                extras = self._extras(one, [result])
+                more = tickets.collect(self._engine, _flat(extras))
+                yield index, self._fold(one, [result], extras, more)[0]
+
+    async def aask(self, prompt: Any, **options: Any) -> Any:
+        """`ask` for an event loop; cancelling the task stops the model."""
+        call = self._call(prompt, options)
+        results = await tickets.acollect(self._engine, call.requests)
+        extras = self._extras(call, results)
+        return self._fold(
+            call, results, extras, await tickets.acollect(self._engine, _flat(extras))
+        )
+
+    def stream(self, prompt: Any, **options: Any) -> Iterator[Step | Record]:
+        """Every Step as it comes, then the Record; closing it stops the model."""
+        return self._stream(self._call([prompt], options))
+
+    def _stream(self, call: _Call) -> Iterator[Step | Record]:
+        for event in tickets.stream(self._engine, call.requests[0]):
+            if isinstance(event, tickets.Outcome):
+                extras = self._extras(call, [event])
+                more = tickets.collect(self._engine, _flat(extras))
+                yield self._record(call, call.requests[0], event, extras[0], more)
+            else:
+                yield event
+
+    def astream(self, prompt: Any, **options: Any) -> AsyncIterator[Step | Record]:
+        """`stream` for an event loop."""
+        return self._astream(self._call([prompt], options))
+
+    async def _astream(self, call: _Call) -> AsyncIterator[Step | Record]:
+        async with aclosing(tickets.astream(self._engine, call.requests[0])) as events:
+            async for event in events:
+                if isinstance(event, tickets.Outcome):
+                    extras = self._extras(call, [event])
+                    more = await tickets.acollect(self._engine, _flat(extras))
+                    yield self._record(call, call.requests[0], event, extras[0], more)
+                else:
+                    yield event
+
+    def _call(self, prompt: Any, options: dict[str, Any]) -> _Call:
+        options = dict(options)
+        return_errors = bool(options.pop("return_errors", False))
+        features = options.pop("features", None)
+        schema = features if isinstance(features, Schema | None) else make_schema(features)
+        many = isinstance(prompt, (list, tuple)) and not _is_messages(prompt)
+        requests = tuple(self._request(p, options) for p in (prompt if many else [prompt]))
+        return _Call(many, requests, return_errors, schema)
+
+    def request_of(self, prompt: Any, **options: Any) -> Request:
+        """The Request that `ask` would make, with the model's defaults and its task's parser."""
+        return self._request(prompt, options)
+
+    def _request(self, prompt: Any, options: dict[str, Any]) -> Request:
+        request = make_request(self._with_system(prompt), **{**self._defaults, **options})
+        return self._assessor.resolve(request)
+
+    def _with_system(self, prompt: Any) -> Any:
+        if self._system is None:
+            return prompt
+        checked = make_prompt(prompt)
+        turns = ({"role": "user", "content": checked},) if isinstance(checked, str) else checked
+        if turns[0]["role"] == "system":
+            return turns
+        return ({"role": "system", "content": self._system}, *turns)
+
+    def _extras(self, call: _Call, results: Sequence[Any]) -> list[Extras]:
+        """What must be asked beside each answer, for the profile's features and the caller's."""
+        return [
+            Extras((), ())
+            if isinstance(result, Exception)
+            else extras_of(
+                (self._assessor.schema(request), call.schema), request, result.generation
+            )
+            for request, result in zip(call.requests, results, strict=True)
+        ]
+
+    def _fold(self, call: _Call, results: list[Any], extras: list[Extras], more: list[Any]) -> Any:
+        records, at = [], 0
+        for request, result, extra in zip(call.requests, results, extras, strict=True):
+            got, at = more[at : at + len(extra.requests)], at + len(extra.requests)
+            failed = isinstance(result, Exception)
+            records.append(result if failed else self._record(call, request, result, extra, got))
+        failures = [r for r in records if isinstance(r, Exception)]
+        if failures and not call.return_errors:
+            if not call.many:
+                raise failures[0]
+            raise BatchError(records) from failures[0]
+        return records if call.many else records[0]
+
+    def _record(
+        self, call: _Call, request: Request, outcome: tickets.Outcome, extras: Extras, more: Any
+    ) -> Record:
+        samples, passes, spent = extras.gather(more)
+        generation = replace(
+            outcome.generation, probe_tokens=outcome.generation.probe_tokens + spent
+        )
+        observation = Observation.of(generation, samples, passes)
+        confidence = self._confidence(request, generation, observation)
+        if call.schema is not None:
+            signals = {**confidence.signals, **measure_all(observation, call.schema)}
+            confidence = replace(confidence, signals=signals)
+        record = Record(request, generation, confidence, timing=outcome.timing, model=self.name)
+        for sink in tuple(self._sinks):
+            try:
+                sink(record)
+            except Exception:  # an answer must not be lost because a log cannot be written
+                logger.exception("the sink %r failed", sink)
+        return record
+
+    def _confidence(
+        self, request: Request, generation: Generation, observation: Observation
+    ) -> Confidence:
+        return self._assessor.confidence(request, generation, observation)
+
+    def add_sink(self, sink: Sink) -> Callable[[], None]:
+        """Call `sink(record)` after every answer; the returned function takes it out again."""
+        if not callable(sink):
+            raise BadRequest(f"a sink is a callable that takes a Record, not {sink!r}")
+        self._sinks.append(sink)
+        return lambda: self._sinks.remove(sink) if sink in self._sinks else None
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of ask or stream: its requests, and what it measures beyond the profile."""
+
+    many: bool
+    requests: tuple[Request, ...]
+    return_errors: bool
+    schema: Schema | None
+
+
+def _flat(extras: Sequence[Extras]) -> list[Request]:
+    return [request for extra in extras for request in extra.requests]
+
+
+def _is_messages(prompt: Sequence[Any]) -> bool:
+    return bool(prompt) and all(isinstance(m, dict) for m in prompt)

@@ -1,0 +1,91 @@
+"""Certificate: a threshold with its promise, or no threshold and what would be needed for one.
+
+It holds the numbers and puts them into words; how they are found is in accept.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from bitcal_integrations.errors import CalibrationError
+
+Risk: TypeAlias = Literal["selective", "joint", "system"]
+VERSION = 1
+
+# risk -> what happens in at least a share 1 - max_error of the cases
+_CLAIMS = {
+    "selective": "an accepted answer {holds}",
+    "joint": "an answer is left unaccepted or {holds}",
+    "system": "the final answer, the fallback's included, {holds}",
+}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Accept at p >= threshold: the risk is at most max_error with probability 1 - delta.
+
+    The probability is over the draw of the labels. `threshold` None accepts nothing. `coverage`
+    is the share of rows accepted, `errors` counts the wrong ones under this risk, `n` the
+    independent rows (one per group), `unknown` those without a p. `simultaneous` certificates
+    hold together at `delta`. Without a threshold, `nearest` is the smallest max_error that labels
+    like these could certify (ask for it on fresh labels: it was chosen after seeing these) and
+    `labels_needed` how many this one needs; None where no number would do.
+    """
+
+    threshold: float | None
+    coverage: float
+    max_error: float
+    delta: float
+    n: int
+    errors: int
+    accepted: int
+    label_source: str = "labels"
+    risk: Risk = "selective"
+    unknown: int = 0
+    simultaneous: int = 1
+    nearest: float | None = None
+    labels_needed: int | None = None
+    reason: str = ""
+
+    @property
+    def promise(self) -> str:
+        """What is promised, in one sentence.
+
+        >>> Certificate(0.7, 0.5, 0.1, 0.1, 1000, 31, 500).promise
+        'with probability 90% or more, an accepted answer is right at least 90% of the time'
+        """
+        if self.threshold is None:
+            return f"nothing is promised: {self.reason}"
+        teacher = self.label_source.replace(": ", " ", 1)
+        holds = "is right" if self.label_source == "labels" else f"agrees with the {teacher}"
+        claim = _CLAIMS[self.risk].format(holds=holds)
+        return (
+            f"with probability {_percent(1 - self.delta)} or more, {claim} "
+            f"at least {_percent(1 - self.max_error)} of the time"
+        )
+
+    def __str__(self) -> str:
+        if self.threshold is None:
+            return self.promise
+        return (
+            f"accept at p >= {self.threshold:.4g}: {self.promise} "
+            f"({_percent(self.coverage)} accepted, n={self.n})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"version": VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
+        values = dict(data)
+        version = values.pop("version", None)
+        if version != VERSION:
+            raise CalibrationError(f"version {version!r} of a certificate; known is {VERSION}")
+        return cls(**values)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"

@@ -1,0 +1,246 @@
+"""What one model has been measured to do: one JSON file per model, weight types and dtype.
+
+A profile holds one or more named tasks, each with its parser, grader, features, calibrator and
+certificates, the fingerprint of the model it was measured on, and canary prompts that tell later
+whether a model still behaves like that one. It knows numbers and names; it runs no model but the
+one handed to `check`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bitcal_integrations import calibrators
+from bitcal_integrations.canary import CANARIES, Canary, Check, answer_of, by_options, judge
+from bitcal_integrations.decide import Certificate
+from bitcal_integrations.errors import ProfileError
+from bitcal_integrations.features import Schema
+from bitcal_integrations.types import Record, Request
+
+FORMAT, VERSION = "bitcal-profile", 1
+FILE_NAME = "bitcal_profile.json"  # beside the weights, where profile="auto" finds it
+
+
+def decoding_of(request: Request) -> dict[str, Any]:
+    """What of a request decides which text comes: the rule of choice and the stops.
+
+    Never max_new_tokens, seed or the prompt; top_p means nothing where decoding is greedy.
+    """
+    greedy = request.temperature == 0
+    parser = request.parser
+    return {
+        "temperature": float(request.temperature),
+        "top_p": None if greedy else request.top_p,
+        "stop": list(request.stop),
+        "parser": getattr(parser, "__name__", "callable") if callable(parser) else parser,
+        "loop_stop": request.loop_stop,
+        "chat": request.chat is not False,
+        "chat_template_kwargs": dict(request.chat_template_kwargs),
+    }
+
+
+def fingerprint_of(parts: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits for the parts of a model.
+
+    >>> fingerprint_of({"dtype": "float32"}) == fingerprint_of({"dtype": "bfloat16"})
+    False
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The first part that differs, in words; empty when all are equal."""
+    for key in [*mine, *(k for k in theirs if k not in mine)]:
+        a, b = mine.get(key), theirs.get(key)
+        if a != b:
+            return f"{key} is {_short(b)}, measured was {_short(a)}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):  # weight types per module: how many of each
+        kinds = [str(v) for v in value.values()]
+        return ", ".join(f"{k} x {kinds.count(k)}" for k in sorted(set(kinds))) or "none"
+    return f"{value!r:.80}"
+
+
+@dataclass(frozen=True)
+class TaskProfile:
+    """What was measured for one task.
+
+    `scores` holds the metrics of the report part (base rate, raw, calibrated), `counts` the
+    labels per part and what could not be used, `flips` how many decisions at `threshold` changed
+    between batch 1 and batch 16, of `n`. `label_source` is "labels", or "teacher: NAME" where a
+    stronger model's answers stood in: the confidence then means "agrees with", not "is right".
+    """
+
+    parser: str | None
+    grader: str
+    decoding: Mapping[str, Any]
+    schema: Schema
+    calibrator: Any
+    certificates: tuple[Certificate, ...] = ()
+    label_source: str = "labels"
+    counts: Mapping[str, int] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    flips: Mapping[str, Any] = field(default_factory=dict)
+    transferred_from: str | None = None
+
+    @property
+    def claim(self) -> str:
+        """What a confidence of this task is the probability of."""
+        teacher = self.label_source.partition("teacher: ")[2]
+        return f"agrees with {teacher}" if teacher else "is right"
+
+    def certificate(self, max_error: float) -> Certificate | None:
+        """The certificate for an error rate, or None where none was made for it."""
+        return next((c for c in self.certificates if math.isclose(c.max_error, max_error)), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "parser": self.parser,
+            "grader": self.grader,
+            "decoding": dict(self.decoding),
+            "schema": self.schema.to_dict(),
+            "calibrator": self.calibrator.to_dict(),
+            "certificates": [c.to_dict() for c in self.certificates],
+            "label_source": self.label_source,
+            "counts": dict(self.counts),
+            "scores": dict(self.scores),
+            "flips": dict(self.flips),
+            "transferred_from": self.transferred_from,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TaskProfile:
+        return cls(
+            **{
+                **data,
+                "schema": Schema.from_dict(data["schema"]),
+                "calibrator": calibrators.from_dict(data["calibrator"]),
+                "certificates": tuple(Certificate.from_dict(c) for c in data["certificates"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The measured tasks of one model, with its fingerprint and canaries."""
+
+    parts: Mapping[str, Any]
+    tasks: Mapping[str, TaskProfile]
+    default: str
+    canaries: tuple[Canary, ...] = ()
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.parts)
+
+    def task(self, name: str = "default") -> TaskProfile:
+        """A task by its name; "default" is the default one, unless one has that very name."""
+        if name not in self.tasks and name == "default":
+            name = self.default
+        if name not in self.tasks:
+            known = ", ".join(map(repr, self.tasks))
+            raise ProfileError(f"the profile has no task {name!r}: it was measured on {known}")
+        return self.tasks[name]
+
+    def with_tasks(self, other: Profile) -> Profile:
+        """Both profiles' tasks, of the same model; the other's win where names are equal."""
+        difference = differing(self.parts, other.parts)
+        if difference:
+            raise ProfileError(f"profiles of two models cannot be joined: {difference}")
+        kept = [c for c in self.canaries if c.task not in other.tasks]
+        each = CANARIES // (len({c.task for c in kept}) + len(other.tasks)) or 1
+        canaries = [c for name in {c.task: 0 for c in kept} for c in _of(kept, name)[:each]]
+        canaries += list(other.canaries)[: CANARIES - len(canaries)]
+        return replace(
+            self, tasks={**self.tasks, **other.tasks}, canaries=tuple(canaries),
+            made_with=other.made_with,
+        )  # fmt: skip
+
+    def check(self, model: Any) -> Check:
+        """Replay the canaries on a model: same, shifted, or void (nothing measured holds)."""
+        if not self.canaries:
+            raise ProfileError("the profile has no canaries, so nothing can be replayed")
+        records: dict[int, Record] = {}
+        for group in by_options(self.canaries):
+            first = self.canaries[group[0]]
+            options = self._options(first)
+            answered = model.ask([self.canaries[i].prompt for i in group], **options)
+            records.update(zip(group, answered, strict=True))
+        pairs = [(canary, records[i]) for i, canary in enumerate(self.canaries)]
+        agreement = sum(c.answer == answer_of(r) for c, r in pairs) / len(pairs)
+        gaps = [abs(c.raw - (r.confidence.raw or 0.0)) for c, r in pairs]
+        return judge(
+            agreement, sum(gaps) / len(gaps), len(pairs),
+            differing(self.parts, model.fingerprint_parts),
+        )  # fmt: skip
+
+    def _options(self, canary: Canary) -> dict[str, Any]:
+        task = self.task(canary.task)
+        options = {**task.decoding, "parser": task.parser, "task": canary.task}
+        options["chat"] = None if options["chat"] else False
+        return {**options, "max_new_tokens": canary.max_new_tokens}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "fingerprint": self.fingerprint,
+            "parts": dict(self.parts),
+            "default": self.default,
+            "tasks": {name: task.to_dict() for name, task in self.tasks.items()},
+            "canaries": [c.to_dict() for c in self.canaries],
+            "made_with": dict(self.made_with),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Profile:
+        if data.get("format") != FORMAT or data.get("version") != VERSION:
+            found = f"format {data.get('format')!r}, version {data.get('version')!r}"
+            raise ProfileError(f"{found} is not a profile of this release: {FORMAT!r}, {VERSION}")
+        return cls(
+            parts=data["parts"],
+            tasks={name: TaskProfile.from_dict(t) for name, t in data["tasks"].items()},
+            default=data["default"],
+            canaries=tuple(Canary.from_dict(c) for c in data["canaries"]),
+            made_with=data["made_with"],
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the file beside itself first, so that a cut leaves the old one whole."""
+        path = Path(path)
+        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """Read a profile that `save` wrote."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(data, Mapping):
+                raise ProfileError(f"{str(path)!r} is JSON, but not a profile")
+            return cls.from_dict(data)
+        except OSError as err:
+            raise ProfileError(f"the profile {str(path)!r} cannot be read: {err.strerror}") from err
+        except (ValueError, KeyError, TypeError) as err:
+            raise ProfileError(f"{str(path)!r} is not a whole profile: {err!r:.200}") from err
+
+
+def _of(canaries: Sequence[Canary], task: str) -> list[Canary]:
+    return [c for c in canaries if c.task == task]

@@ -1,0 +1,110 @@
+"""Routing between two precisions on the real runs: what accuracy is left, what is escalated.
+
+Questions are split at random in halves, 50 times: the router is fitted on one half and read on
+the other. Beside it stand the random choice and the small model's own confidence at the same
+number of escalations. Run it with the folder of the runs; it prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitcal_integrations.decide import fit_router
+
+PAIRS = (("gptq", 4, "hellaswag"), ("gptq", 4, "triviaqa"))
+MODELS = ("llama1-7b", "mistral-7b")
+POLICIES: dict[str, dict[str, Any]] = {
+    "max_escalation=0.25": {"max_escalation": 0.25},
+    "match_big": {"match_big": True},
+    "max_regret=0.01": {"max_regret": 0.01},
+}
+SPLITS = 50
+
+
+def read(data_dir: Path, model: str, method: str, bits: int, data: str) -> tuple[Any, Any]:
+    """The features [confidence, entropy] and the labels of one run."""
+    with np.load(data_dir / f"{model}__{method}__{bits}__{data}.npz") as run:
+        x = np.stack([run["confidence"], run["entropy"]], axis=1).astype(np.float64)
+        return x, run["correct"].astype(int)
+
+
+def one_split(x: Any, small: Any, big: Any, seed: int) -> list[dict[str, Any]]:
+    """Every policy on the half that was not fitted on, in points of accuracy."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(small))
+    fit, test = order[: len(order) // 2], order[len(order) // 2 :]
+    router = fit_router(x[fit], small[fit], big[fit], names=("confidence", "entropy"), seed=seed)
+    diff, found = (big - small)[test], []
+    for name, rule in POLICIES.items():
+        policy = router.policy(**rule)
+        sent = policy.escalate(x[test])
+        least = np.argsort(x[test, 0], kind="stable")[: sent.sum()]
+        found.append(
+            {
+                "policy": name,
+                "escalated": float(sent.mean()),
+                "behind": -100 * float(np.mean(diff * ~sent)),
+                "behind_least_confident": -100
+                * float((diff.sum() - diff[least].sum()) / len(diff)),
+                "behind_random": -100 * float(diff.mean() * (1 - sent.mean())),
+                "claimed_above_big": policy.accuracy > policy.big_accuracy,
+                "kind": policy.kind,
+            }
+        )
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean over splits with a 95% normal interval of it."""
+    half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    mean = float(np.mean(values))
+    return mean, mean - half, mean + half
+
+
+def rows(data_dir: Path, splits: int = SPLITS) -> list[dict[str, Any]]:
+    """One row per model, data set and policy: means over the splits."""
+    table = []
+    for method, bits, data in PAIRS:
+        for model in MODELS:
+            x, small = read(data_dir, model, method, bits, data)
+            _, big = read(data_dir, model, "fp16", 16, data)
+            runs = [one_split(x, small, big, seed) for seed in range(splits)]
+            for index, name in enumerate(POLICIES):
+                cell = [run[index] for run in runs]
+                table.append({"model": model, "data": data, "policy": name, **_means(cell)})
+                table[-1]["gap"] = 100 * float((small - big).mean())
+    return table
+
+
+def _means(cell: list[dict[str, Any]]) -> dict[str, Any]:
+    mean, low, high = interval([c["behind"] for c in cell])
+    keys = ("escalated", "behind_least_confident", "behind_random", "claimed_above_big")
+    plain = {key: float(np.mean([c[key] for c in cell])) for key in keys}
+    kinds = {kind: sum(c["kind"] == kind for c in cell) for kind in ("never", "some", "always")}
+    return {"behind": mean, "low": low, "high": high, **plain, "kinds": kinds}
+
+
+def main() -> None:
+    """Print the table."""
+    print(
+        "| model, data (4 bits to 16) | policy | escalated | points to fp16 [95%] | least confident "
+        "first | at random | none escalated | splits never/some/always |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for r in rows(Path(sys.argv[1])):
+        print(
+            f"| {r['model']} {r['data']} | {r['policy']} | {100 * r['escalated']:.1f}% "
+            f"| {r['behind']:+.2f} [{r['low']:+.2f}, {r['high']:+.2f}] "
+            f"| {r['behind_least_confident']:+.2f} | {r['behind_random']:+.2f} "
+            f"| {r['gap']:+.2f} | {'/'.join(str(n) for n in r['kinds'].values())} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
