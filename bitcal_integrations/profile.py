@@ -220,7 +220,9 @@ class Profile:
     def save(self, path: str | Path) -> None:
         """Write the file beside itself first, so that a cut leaves the old one whole."""
         path = Path(path)
-        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
+        text = json.dumps(
+            self.to_dict(), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        )
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             temporary.write_text(text + "\n", encoding="utf-8")

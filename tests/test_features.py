@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
 from signal_help import said, seen
 
+from bitcal_integrations import features
 from bitcal_integrations.errors import BadRequest, UnknownName
 from bitcal_integrations.features import (
     DEFAULT_FEATURES,
@@ -21,7 +24,7 @@ from bitcal_integrations.features import (
     uncalibrated,
 )
 from bitcal_integrations.registry import names, resolve
-from bitcal_integrations.types import Answer, Generation, Step, make_request
+from bitcal_integrations.types import Answer, Generation, Observation, Step, make_request
 
 FREE = [name for name in names("signals") if resolve("signals", name).NEEDS == "generation"]
 PASSES = ("p_true", "verbalized", "perturb")
@@ -164,3 +167,21 @@ def test_uncalibrated() -> None:
     assert cut.reason == "no_answer: nothing for parser 'gsm8k'"
     empty = uncalibrated(make_request("Why?"), _generation(""))
     assert (empty.raw, empty.signals, empty.reason) == (None, {}, "no_answer: the text is empty")
+
+
+def test_a_probe_of_hidden_states_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal file that needs "hidden" is a feature like any other, unknown without its state."""
+    probe = ModuleType("probe")
+    probe.NEEDS, probe.measure = "hidden", _first_of_hidden
+    known = {**features._signals(), "probe": probe}
+    monkeypatch.setattr(features, "_signals", lambda: known)
+    monkeypatch.setattr(features, "_features", features._features.__wrapped__)
+    schema = make_schema(["confidence", "probe"])
+    assert (schema.needs, schema.passes, schema.cost) == ({"generation", "hidden"}, (), 0)
+    state = replace(seen((1 / 2,)), hidden=np.array([0.25, 7.0]))
+    assert measure_all(state, schema) == {"confidence": 0.5, "probe": 0.25}
+    assert measure_all(seen((1 / 2,)), schema) == {"confidence": 0.5}
+
+
+def _first_of_hidden(observation: Observation) -> float:
+    return math.nan if observation.hidden is None else float(observation.hidden[0])

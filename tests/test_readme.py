@@ -40,6 +40,7 @@ PURPOSES = {
     "bitcal_integrations/py.typed": "says that the package carries its types",
     "bitcal_integrations/tiny/countries.json": "the facts about countries, with their populations",
     "bitcal_integrations/tiny/model/": "weights, tokenizer, training curve and model card",
+    "bitcal_integrations/tiny/profiles/": "what was measured, per weight type and dtype",
     "examples/": "programs to start from; the tests run them",
     "tests/": "mirrors the package, folder by folder",
 }

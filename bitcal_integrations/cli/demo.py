@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from bitcal_integrations.cli._options import Weights, weights_of
@@ -206,7 +207,7 @@ def meaning(shown: Demo) -> list[str]:
             "The bars are calibrated: the probability that the answer is right, measured for these",
             f"weights on {sum(counts[p] for p in ('fit', 'certify', 'report')):,} other questions.",
         ]
-        return [*lines, str(certificate)] if certificate is not None else lines
+        return [*lines, *wrap(str(certificate), 79)] if certificate is not None else lines
     reasons = [a.record.confidence.reason for a in shown.answers if a.record.generation.answer]
     return [
         f"The bars are raw scores, uncalibrated: {(reasons or ['no profile'])[0].rstrip('.')}.",

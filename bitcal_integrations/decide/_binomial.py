@@ -6,6 +6,7 @@ It knows nothing about thresholds or certificates; scikit-learn and scipy are no
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -52,3 +53,10 @@ def rows_for(errors: int, max_error: float, delta: float) -> int:
         else:
             low = middle
     return high
+
+
+def rough_rows(max_error: float, delta: float, error: float, chance: float) -> float:
+    """About how many accepted answers a test that passes with probability `chance` takes."""
+    sure, likely = NormalDist().inv_cdf(1 - delta), NormalDist().inv_cdf(chance)
+    spread = sure * math.sqrt(max_error * (1 - max_error)) + likely * math.sqrt(error * (1 - error))
+    return (max(0.0, spread) / (max_error - error)) ** 2

@@ -69,11 +69,28 @@ class Certificate:
 
     def __str__(self) -> str:
         if self.threshold is None:
-            return self.promise
+            return f"{self.promise}{self._instead()}"
         return (
             f"accept at p >= {self.threshold:.4g}: {self.promise} "
             f"({_percent(self.coverage)} accepted, n={self.n})"
         )
+
+    def _instead(self) -> str:
+        """What could be promised on such labels, and how many this promise would take.
+
+        >>> Certificate(None, 0, 0.05, 0.1, 300, 0, 0, nearest=0.08, labels_needed=700)._instead()
+        '; labels like these could promise 8%, and 700 of them this'
+        """
+        found = []
+        if self.nearest is not None:
+            found.append(f"labels like these could promise {_percent(self.nearest)}")
+        if self.labels_needed is not None:
+            found.append(
+                f"{self.labels_needed:,} of them this"
+                if found
+                else f"{self.labels_needed:,} labels like these could promise it"
+            )
+        return f"; {', and '.join(found)}" if found else ""
 
     def to_dict(self) -> dict[str, Any]:
         return {"version": VERSION, **dataclasses.asdict(self)}

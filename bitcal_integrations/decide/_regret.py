@@ -22,6 +22,8 @@ def certified(losses: Array, limit: float, delta: float) -> bool:
     >>> certified(np.zeros(200), 0.02, 0.1), certified(np.zeros(100), 0.02, 0.1)
     (True, False)
     """
+    if not len(losses):
+        return False
     x, level = (1 + np.asarray(losses, dtype=np.float64)) / 2, (1 + limit) / 2
     count = np.arange(1, x.size + 1)
     mean = (0.5 + np.cumsum(x)) / (count + 1)
@@ -30,4 +32,4 @@ def certified(losses: Array, limit: float, delta: float) -> bool:
     bets = np.sqrt(2 * math.log(1 / delta) / (x.size * before))
     bets = np.minimum(bets, BOLD / (1 - level))
     capital = np.cumsum(np.log1p(bets * (level - x)))
-    return bool(x.size and capital.max() >= math.log(1 / delta))
+    return bool(capital.max() >= math.log(1 / delta))

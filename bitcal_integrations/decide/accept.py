@@ -14,7 +14,7 @@ is exact where the error rate does not rise with p; for "joint" and "system" it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
@@ -27,6 +27,8 @@ from bitcal_integrations.errors import BadRequest, CalibrationError
 Array: TypeAlias = np.ndarray
 RISKS = ("selective", "joint", "system")
 STEPS = 40  # of the path: finer ones add chances to fail, coarser ones lose coverage
+ROUGH = 5_000  # accepted answers above which `labels_needed` need not be exact
+CHANCE = 0.8  # that as many labels as `labels_needed` says will do
 START = 0.2  # share accepted at the first step, where the labels are enough for that
 
 
@@ -134,12 +136,12 @@ class _Data:
         rows = one_per_group(groups, p.size, seed)
         self.p, self.wrong, self.fallback_wrong = p[rows], wrong[rows], other[rows]
         self.risk, self.n = risk, rows.size
-        self.known = int(np.isfinite(self.p).sum())
+        self.ordered = np.sort(self.p[np.isfinite(self.p)])[::-1]
+        self.known = self.ordered.size
 
     def certify(self, max_error: float, delta: float, many: int, source: str) -> Certificate:
         level, last = delta / many, None
-        path = self.path(max_error, level)
-        for step in path:
+        for step in self.path(max_error, level):
             if not step.passes(max_error, level):
                 break
             last = step
@@ -150,6 +152,7 @@ class _Data:
                 last.threshold, last.accepted / self.n, max_error, delta, errors=last.errors,
                 accepted=last.accepted, nearest=max_error, **common,
             )  # fmt: skip
+        path = list(self.path(max_error, level))
         nearest, needed = self.nearest(max_error, level), self.needed(path, max_error, level)
         reason = self.why(path, max_error, level)
         return Certificate(
@@ -157,20 +160,33 @@ class _Data:
             labels_needed=needed, reason=reason, **common,
         )  # fmt: skip
 
-    def path(self, max_error: float, delta: float) -> list[Step]:
+    def path(self, max_error: float, delta: float) -> Iterator[Step]:
         """From strict to lax; thresholds depend on p and n, never on labels."""
         fewest = _binomial.error_free(max_error, delta)
+        for threshold in self.thresholds(max_error, delta, fewest):
+            step = self.step(threshold)
+            if step.tested >= fewest and (step.accepted or self.risk == "system"):
+                yield step
+
+    def thresholds(self, max_error: float, delta: float, fewest: int) -> list[float]:
+        """A grid for "system"; else what lies strictly above the rows of some ranks, then all."""
         if self.risk == "system":
-            grid = range(100, -1, -1) if self.n >= fewest else ()
-            return [self.step(t / 100) for t in grid]
+            return [t / 100 for t in range(100, -1, -1)]
         # The joint risk only grows along the path, so that any path will do: begin at the top.
-        first = 1 if self.risk == "joint" else max(math.ceil(START * self.known), fewest + 1)
+        first = 1 if self.risk == "joint" else self.first(max_error, delta, fewest)
         ranks = np.unique(np.linspace(first, self.known, STEPS).round().astype(int))
-        ordered = np.sort(self.p[np.isfinite(self.p)])[::-1]
-        edges = np.unique([ordered[k - 1] for k in ranks if k <= self.known])[::-1]
-        steps = [self.step(float(np.nextafter(edge, 2.0))) for edge in edges]
-        steps.append(self.step(0.0))
-        return [s for s in steps if s.accepted and s.tested >= fewest]
+        ranks = ranks[(ranks > 0) & (ranks <= self.known)]
+        edges = np.unique(self.ordered[ranks - 1])[::-1]
+        return [float(np.nextafter(edge, 2.0)) for edge in edges] + [0.0]
+
+    def first(self, max_error: float, delta: float, fewest: int) -> int:
+        """Where to begin: where one error is borne, if half of the labels are enough for that.
+
+        At the fewest rows that can certify, a single error among the best would end the path.
+        """
+        borne = _binomial.rows_for(1, max_error, delta)
+        least = borne if borne <= self.known / 2 else fewest
+        return max(math.ceil(START * self.known), least + 1)
 
     def step(self, threshold: float) -> Step:
         accepted = self.p >= threshold  # NaN is not
@@ -183,8 +199,8 @@ class _Data:
     def nearest(self, max_error: float, delta: float) -> float | None:
         """The smallest error rate, in hundredths, whose path passes at its first step."""
         for target in (t / 100 for t in range(1, 100)):
-            path = self.path(target, delta) if target > max_error else []
-            if path and path[0].passes(target, delta):
+            first = next(self.path(target, delta), None) if target > max_error else None
+            if first and first.passes(target, delta):
                 return target
         return None
 
@@ -192,13 +208,21 @@ class _Data:
         """Labels that make the certificate likely, if the errors stay as frequent as here."""
         if not path:
             return labels_needed(max_error, delta, coverage=max(self.known, 1) / self.n)
-        found = []
-        for step in path:
-            rate = (step.errors + 0.5) / (step.tested + 1)
-            if rate < max_error:
-                share = step.tested / self.n
-                found.append(labels_needed(max_error, delta, expected_error=rate, coverage=share))
-        return max(min(found), self.n + 1) if found else None
+        likely = [
+            (step.errors + 0.5, step.tested + 1, step.tested / self.n)
+            for step in path
+            if step.errors + 0.5 < max_error * (step.tested + 1)
+        ]
+        if not likely:
+            return None
+
+        def roughly(found: tuple[float, int, float]) -> float:
+            errors, rows, share = found
+            return _binomial.rough_rows(max_error, delta, errors / rows, CHANCE) / share
+
+        errors, rows, share = min(likely, key=roughly)
+        exact = labels_needed(max_error, delta, expected_error=errors / rows, coverage=share)
+        return max(exact, self.n + 1)
 
     def why(self, path: list[Step], max_error: float, delta: float) -> str:
         if not path:
@@ -229,12 +253,12 @@ def labels_needed(
     *,
     expected_error: float | None = None,
     coverage: float = 1.0,
-    chance: float = 0.8,
+    chance: float = CHANCE,
 ) -> int:
     """The fewest labels for which a certificate is to be expected, with probability `chance`.
 
     `expected_error` is the error rate among the accepted (half of max_error if not given) and
-    `coverage` the share accepted.
+    `coverage` the share accepted. Above 5,000 accepted answers it is a normal approximation.
 
     >>> labels_needed(0.1, 0.1, expected_error=0.0), labels_needed(0.1, 0.1)
     (22, 128)
@@ -247,9 +271,15 @@ def labels_needed(
     if not 0 < coverage <= 1:
         raise BadRequest(f"coverage={coverage!r} must lie in (0, 1]")
 
+    if error == 0:
+        return math.ceil(_binomial.error_free(max_error, delta) / coverage)
+    rough = _binomial.rough_rows(max_error, delta, error, chance)
+    if rough > ROUGH:
+        return math.ceil(rough / coverage)
+
     def likely(errors: int) -> bool:
         rows = _binomial.rows_for(errors, max_error, delta)
-        return error == 0 or _binomial.cdf(errors, rows, error) >= chance
+        return _binomial.cdf(errors, rows, error) >= chance
 
     return math.ceil(_binomial.rows_for(_first(likely), max_error, delta) / coverage)
 

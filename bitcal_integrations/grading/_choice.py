@@ -29,7 +29,8 @@ _STATED = re.compile(
     r"|(?<![\w'’])([A-J])[)\]*\"]*\s+is\s+(?:the\s+)?(?:most\s+)?(?:correct|right|best|answer)\b"
 )
 _ALONE = re.compile(
-    r"^[^\S\n]{0,9}[\"'(\[]{0,3}([A-Ja-j])[\"')\].]{0,4}[^\S\n]*$|(?<![\w'’.-])([A-J])[.)\]\"'*]{0,9}\s*\Z",
+    r"^[^\S\n]{0,9}[\"'(\[]{0,3}([A-Ja-j])[\"')\].]{0,4}[^\S\n]*$"
+    r"|(?<![\w'’.-])([A-J])[.)\]\"'*]{0,9}\s*\Z",
     re.MULTILINE,
 )
 _BRACKETS = re.compile(r"(?<!\w)[(\[]([A-Ja-j])[)\]]")

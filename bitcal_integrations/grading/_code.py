@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import select
 import signal
@@ -24,7 +23,6 @@ import time
 from bitcal_integrations.errors import BadRequest
 
 SECONDS = 10.0
-_BLOCK = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 
 # The program runs in a module of its own, under another name, so that nothing imported here serves
 # it and its `if __name__ == "__main__"` part stays out. An exit inside it never counts as passed;
@@ -88,12 +86,21 @@ def passes(answer: str, tests: str, seconds: float = SECONDS) -> bool:
 
 
 def program(answer: str) -> str:
-    """The first fenced block of Python, or the whole answer where there is none."""
-    blocks = [code for kind, code in _BLOCK.findall(answer) if kind.lower() in _PYTHON]
-    return blocks[0] if blocks else answer
+    """The first fenced block of Python, or the whole answer where there is none.
+
+    >>> program("Run this:\\n```python\\nx = 1\\n```\\nand that is all.")
+    'x = 1'
+    """
+    lines = answer.split("\n")
+    fences = [i for i, line in enumerate(lines) if line.lstrip().startswith("```")]
+    for start, end in zip(fences[::2], [*fences[1::2], len(lines)], strict=False):
+        words = lines[start].strip().strip("`").split()
+        if not words or words[0].lower() in _PYTHON:
+            return "\n".join(lines[start + 1 : end])
+    return answer
 
 
-_PYTHON = ("", "python", "py", "python3")
+_PYTHON = ("python", "py", "python3")
 
 
 def _start(folder: str, writer: int) -> subprocess.Popen[bytes]:

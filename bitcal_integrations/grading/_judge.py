@@ -24,7 +24,9 @@ PROMPT = (
 )
 _RIGHT, _WRONG = {"right", "correct", "yes", "true"}, {"wrong", "incorrect", "no", "false"}
 _WORD = "|".join(sorted(_RIGHT | _WRONG))
-_LINE = re.compile(rf"^\W{{0,9}}verdict\W{{0,9}}(not\s+)?({_WORD})[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(
+    rf"^\W{{0,9}}verdict\W{{0,9}}(not\s+)?({_WORD})[^\w\n]*$", re.IGNORECASE | re.MULTILINE
+)
 _ANY = re.compile(rf"(\bnot\s+|n['’]t\s+)?\b({_WORD})\b", re.IGNORECASE)
 _REASONING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 

@@ -19,13 +19,16 @@ _LETTERS = "ABCDEFGHIJ"
 _OPTION = re.compile(r"^([^\S\n]*\(?)([A-J])([.):][^\S\n]*)(\S.*)$", re.MULTILINE)
 # An option that speaks of others or of its place means something else elsewhere.
 _BOUND = re.compile(r"\b(?:above|below|previous|(?:both|and|or|neither)\s+\(?[A-J]\b)")
+_NAMES = "context|documents?|passages?|sources?"
+_MANY = re.MULTILINE | re.IGNORECASE
+# How a block of context begins and ends; the last kind also ends with its text.
 _CONTEXTS = (
-    re.compile(r"^-{5,}[^\S\n]*\n(.*?)\n-{5,}[^\S\n]*$", re.MULTILINE | re.DOTALL),
-    re.compile(r"<(?:context|documents?|passages?|sources?)>(.*?)</", re.DOTALL),
-    re.compile(
-        r"^(?:new\s+)?(?:context|documents?|passages?|sources?)[^\S\n]*:(.*?)"
-        r"(?=\n\s*(?:question|query|original answer|answer)\b|\Z)",
-        re.MULTILINE | re.DOTALL | re.IGNORECASE,
+    (re.compile(r"^-{5,}[^\S\n]*\n", _MANY), re.compile(r"\n-{5,}[^\S\n]*$", _MANY), False),
+    (re.compile(rf"<(?:{_NAMES})>"), re.compile(r"</"), False),
+    (
+        re.compile(rf"^(?:new\s)?(?:{_NAMES})[^\S\n]?:", _MANY),
+        re.compile(r"\n[^\S\n]{0,9}(?:question|query|original answer|answer)\b", _MANY),
+        True,
     ),
 )
 
@@ -115,11 +118,13 @@ def without_last_passage(text: str) -> str:
     >>> without_last_passage("Context: Rome is old.\\n\\nOslo is cold.\\nQuestion: Where?")
     'Context: Rome is old.\\nQuestion: Where?'
     """
-    for pattern in _CONTEXTS:
-        match = pattern.search(text)
-        passages = list(re.finditer(r"\n[^\S\n]*\n\s*(?=\S)", match.group(1))) if match else []
-        first = match.group(1)[: passages[-1].start()].strip() if match and passages else ""
-        if match and first:
-            start = match.start(1) + passages[-1].start()
-            return text[:start] + text[match.start(1) + len(match.group(1).rstrip()) :]
+    for begins, ends, open_end in _CONTEXTS:
+        start = begins.search(text)
+        end = ends.search(text, start.end()) if start else None
+        if start and (end or open_end):
+            block = text[start.end() : end.start() if end else None].rstrip()
+            gaps = list(re.finditer(r"\n[^\S\n]*\n\s*", block))
+            if gaps and block[: gaps[-1].start()].strip():
+                last = start.end() + gaps[-1].start()
+                return text[:last] + text[start.end() + len(block) :]
     return text

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from bitcal_integrations.answered import Progress
+from bitcal_integrations.answered import Progress, read_answers
 from bitcal_integrations.profile import Profile
 from bitcal_integrations.tiny import measure
 from bitcal_integrations.tiny.assets import MODEL_DIR, PROFILE_DIR
@@ -47,6 +47,10 @@ def main(
     number: Annotated[int, typer.Option("--questions", help="fresh test questions")] = 20000,
     settings: Annotated[str, typer.Option(help="comma-separated")] = ",".join(SETTINGS),
     only_answers: Annotated[bool, typer.Option("--measure", help="ask, and stop there")] = False,
+    only_kept: Annotated[
+        bool, typer.Option("--kept", help="ask nothing, take what is kept")
+    ] = False,
+    refit: Annotated[bool, typer.Option(help="or take the profiles that are there")] = True,
     threads: Annotated[int, typer.Option(help="one is best on a busy machine")] = 1,
 ) -> None:
     """Ask, fit, evaluate, and write profiles, metrics.json and MODEL_CARD.md."""
@@ -57,13 +61,11 @@ def main(
     found["results"] = {}
     for name in settings.split(","):
         started = time.monotonic()
-        rows = ask(folder, name, answers, labels, number)
+        rows = kept(name, answers) if only_kept else ask(folder, name, answers, labels, number)
         if only_answers:
             console.print(f"{name}: answered in {time.monotonic() - started:.0f} s")
             continue
-        with Setting.of(name).load(folder) as model:
-            profile = measure.fit(model, rows["labels"], seed=0)
-        profile.save(profiles / f"{name}.json")
+        profile = fitted(folder, name, rows["labels"], profiles / f"{name}.json", refit)
         if rows["test"]:
             found["results"][name.replace("-", " ")] = measure.scores(rows["test"], profile)
             found.setdefault("samples", measure.samples(rows["test"]))
@@ -88,6 +90,22 @@ def ask(folder: Path, name: str, answers: Path, labels: int, number: int) -> dic
                 with bar(f"{name} {part}") as progress:
                     rows[part] = measure.ask(model, examples, keep, progress)
     return rows
+
+
+def fitted(folder: Path, name: str, labels: Any, path: Path, refit: bool) -> Profile:
+    """The setting's profile, written to its file."""
+    if not refit:
+        return Profile.load(path)
+    with Setting.of(name).load(folder) as model:
+        profile = measure.fit(model, labels, seed=0)
+    profile.save(path)
+    return profile
+
+
+def kept(name: str, answers: Path) -> dict[str, Any]:
+    """The answers of one setting that are there, as far as they go."""
+    paths = {part: answers / f"{name}.{part}.jsonl" for part in ("labels", "test")}
+    return {part: read_answers(path) if path.is_file() else [] for part, path in paths.items()}
 
 
 @contextmanager

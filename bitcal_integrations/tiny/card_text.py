@@ -87,14 +87,26 @@ def _curve(curve: list[dict[str, float]]) -> str:
 
 
 def _scores(metrics: dict[str, Any]) -> str:
-    header = ["weights", "dtype", "task", "accuracy", "score", "Brier", "ECE", "floor", "AUROC"]
+    header = [
+        "weights",
+        "dtype",
+        "task",
+        "n",
+        "accuracy",
+        "score",
+        "Brier",
+        "ECE",
+        "floor",
+        "AUROC",
+    ]
     rows = []
     for name, tasks in metrics["results"].items():
         for task, part in tasks.items():
             for score in ("raw", "calibrated"):
                 values = [part[score][key] for key in ("brier", "ece", "ece_floor", "auroc")]
                 shown = ["-" if value is None else f"{value:.4f}" for value in values]
-                rows.append([*name.split(), task, f"{part['accuracy']:.3f}", score, *shown])
+                n, right = f"{part['n']:,}", f"{part['accuracy']:.3f}"
+                rows.append([*name.split(), task, n, right, score, *shown])
     note = (
         f"## Scores\n\n{metrics['questions']:,} fresh test questions (seed {metrics['seed']}), "
         "greedy, asked as chats. Raw is the geometric mean of the token probabilities of the "

@@ -76,7 +76,7 @@ def one_draw(x: Any, y: Any, max_error: float, rng: np.random.Generator) -> dict
 
 def rows(data_dir: Path, draws: int = DRAWS) -> list[dict[str, Any]]:
     """One row per run and target: violation rate and mean coverage of all three."""
-    table = []
+    found_rows = []
     cells = [(d, s, m, q) for d in DATA for s in SHARES for m in MODELS for q in METHODS]
     for index, (data, share, model, method) in enumerate(cells):
         x, y = read(data_dir / f"{model}__{method}__4__{data}.npz")
@@ -86,38 +86,41 @@ def rows(data_dir: Path, draws: int = DRAWS) -> list[dict[str, Any]]:
         row |= {"target": target, "draws": draws}
         for kind in ("certificate", "naive", "shuffled"):
             row[kind], row[f"{kind}_coverage"] = np.mean([f[kind] for f in found], axis=0).tolist()
-        table.append(row)
-    return table
+        found_rows.append(row)
+    return found_rows
 
 
-def within(table: list[dict[str, Any]]) -> tuple[bool, bool]:
+def within(found: list[dict[str, Any]]) -> tuple[bool, bool]:
     """Violations on average within DELTA + 2 SE, and in each cell within DELTA + 3.5 SE."""
-    se = math.sqrt(DELTA * (1 - DELTA) / table[0]["draws"])
-    seen = [row["certificate"] for row in table]
+    se = math.sqrt(DELTA * (1 - DELTA) / found[0]["draws"])
+    seen = [row["certificate"] for row in found]
     average = DELTA + 2 * se / math.sqrt(len(seen))
     return float(np.mean(seen)) <= average, max(seen) <= DELTA + 3.5 * se
 
 
-def main() -> None:
-    """Print the table."""
-    print(
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown, one line per run and target, and the averages."""
+    lines = [
         "| run | target | violated | accepted | naive violated | naive accepted "
-        "| shuffled violated | shuffled accepted |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    table = rows(Path(sys.argv[1]))
-    for row in table:
+        "| shuffled violated | shuffled accepted |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    kinds = ("certificate", "naive", "shuffled")
+    for row in found:
         name = f"{row['model']} {row['method']} {row['data']}"
-        cells = [
-            f"{row[kind]:.3f} | {row[kind + '_coverage']:.2f}"
-            for kind in ("certificate", "naive", "shuffled")
-        ]
-        print(f"| {name} | {row['share']} x base = {row['target']:.3f} | {' | '.join(cells)} |")
-    means = [float(np.mean([r[k] for r in table])) for k in ("certificate", "naive", "shuffled")]
-    print("\nViolated on average: {:.3f}, naive {:.3f}, shuffled {:.3f}.".format(*means))
-    print(
-        "Within delta + 2 SE on average and delta + 3.5 SE in each: {}, {}.".format(*within(table))
+        cells = [f"{row[kind]:.3f} | {row[kind + '_coverage']:.2f}" for kind in kinds]
+        target = f"{row['share']} x base = {row['target']:.3f}"
+        lines.append(f"| {name} | {target} | {' | '.join(cells)} |")
+    means = [float(np.mean([row[kind] for row in found])) for kind in kinds]
+    return "\n".join(lines) + (
+        "\n\nViolated on average: {:.3f}, naive {:.3f}, shuffled {:.3f}. Within delta + 2 SE on "
+        "average and delta + 3.5 SE in each: {}, {}.".format(*means, *within(found))
     )
+
+
+def main() -> None:
+    """Print the table for a folder of runs; a second argument sets the number of draws."""
+    print(table(rows(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else DRAWS)))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def rows(data_dir: Path, splits: int = SPLITS) -> list[dict[str, Any]]:
     """One row per model, data set and policy: means over the splits."""
-    table = []
+    found = []
     for method, bits, data in PAIRS:
         for model in MODELS:
             x, small = read(data_dir, model, method, bits, data)
@@ -77,9 +77,9 @@ def rows(data_dir: Path, splits: int = SPLITS) -> list[dict[str, Any]]:
             runs = [one_split(x, small, big, seed) for seed in range(splits)]
             for index, name in enumerate(POLICIES):
                 cell = [run[index] for run in runs]
-                table.append({"model": model, "data": data, "policy": name, **_means(cell)})
-                table[-1]["gap"] = 100 * float((small - big).mean())
-    return table
+                found.append({"model": model, "data": data, "policy": name, **_means(cell)})
+                found[-1]["gap"] = 100 * float((small - big).mean())
+    return found
 
 
 def _means(cell: list[dict[str, Any]]) -> dict[str, Any]:
@@ -90,20 +90,26 @@ def _means(cell: list[dict[str, Any]]) -> dict[str, Any]:
     return {"behind": mean, "low": low, "high": high, **plain, "kinds": kinds}
 
 
-def main() -> None:
-    """Print the table."""
-    print(
-        "| model, data (4 bits to 16) | policy | escalated | points to fp16 [95%] | least confident "
-        "first | at random | none escalated | splits never/some/always |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for r in rows(Path(sys.argv[1])):
-        print(
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown, one line per model, data set and policy."""
+    lines = [
+        "| model, data (4 bits to 16) | policy | escalated | points to fp16 [95%] "
+        "| least confident first | at random | none escalated | splits never/some/always |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in found:
+        lines.append(
             f"| {r['model']} {r['data']} | {r['policy']} | {100 * r['escalated']:.1f}% "
             f"| {r['behind']:+.2f} [{r['low']:+.2f}, {r['high']:+.2f}] "
             f"| {r['behind_least_confident']:+.2f} | {r['behind_random']:+.2f} "
             f"| {r['gap']:+.2f} | {'/'.join(str(n) for n in r['kinds'].values())} |"
         )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table for a folder of runs; a second argument sets the number of splits."""
+    print(table(rows(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else SPLITS)))
 
 
 if __name__ == "__main__":

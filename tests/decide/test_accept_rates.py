@@ -55,7 +55,7 @@ def test_violations_stay_within_delta(
         naive = [t for t in np.unique(p) if 1 - y[p >= t].mean() <= max_error]
         naive_broken += bool(naive) and truth(naive[0]) > max_error
     assert broken / DRAWS <= ALLOWED
-    assert naive_broken / DRAWS > 0.3
+    assert naive_broken / DRAWS > ALLOWED
     assert np.mean(coverage) > 0.1
 
 

@@ -8,11 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bitcal_integrations.tiny.answers import answers
-from bitcal_integrations.tiny.assets import METRICS_FILE, MODEL_DIR, model_folder
+from bitcal_integrations.tiny.assets import MODEL_DIR, model_folder
 from bitcal_integrations.tiny.batches import collate
-from bitcal_integrations.tiny.card import auroc, draw_questions, measure, scores
 from bitcal_integrations.tiny.examples import example
-from bitcal_integrations.tiny.tasks import TASKS, Question, grade, questions
+from bitcal_integrations.tiny.tasks import Question, grade, questions
 
 TEXTS = ("Paris", "12+30=42", "Ana has 407 eggs.\nHow many?", "São Tomé, naïve", "two  spaces")
 
@@ -77,8 +76,8 @@ def test_only_answers_are_learned(tokenizer) -> None:
     assert not (batch.answer & batch.prompt).any()
 
 
-# Reading is meant to reach .9 and does not yet: the card says what was tried.
-@pytest.mark.parametrize(("task", "low", "high"), [("math", 0.6, 1.0), ("reading", 0.6, 1.0)])
+# 60 questions tell an accuracy to .1 or so: the card has the narrow numbers.
+@pytest.mark.parametrize(("task", "low", "high"), [("math", 0.7, 1.0), ("reading", 0.78, 1.0)])
 def test_accuracy_lies_in_a_wide_band(model, tokenizer, task: str, low: float, high: float) -> None:
     assert low <= share_right(model, tokenizer, questions(task, "test", 60, seed=5)) <= high
 
@@ -114,35 +113,4 @@ def test_a_long_prompt_is_read(model, tokenizer) -> None:
     assert len(tokenizer.encode(context)) > 1000
     (answer,) = answers(model, tokenizer, [asked])
     assert answer.text
-    assert 0 < answer.confidence <= 1
-
-
-def test_answers_keep_the_order_and_do_not_depend_on_the_batch(model, tokenizer) -> None:
-    asked = draw_questions(12, seed=1)
-    alone = [answers(model, tokenizer, [q])[0] for q in asked]
-    together = answers(model, tokenizer, asked, batch=5)
-    assert [a.text for a in alone] == [a.text for a in together]
-    assert [a.confidence for a in alone] == pytest.approx([a.confidence for a in together], 1e-3)
-
-
-def test_scores_by_hand() -> None:
-    import numpy as np
-
-    p, y = np.array([0.95, 0.95, 0.05, 0.05]), np.array([1.0, 0.0, 0.0, 0.0])
-    found = scores(p, y)
-    assert found["ece"] == pytest.approx((0.9 + 0.1) / 4, abs=1e-4)
-    assert found["brier"] == pytest.approx((0.05**2 * 3 + 0.95**2) / 4, abs=1e-4)
-    assert auroc(p, y) == pytest.approx(5 / 6)
-    assert auroc(p, np.ones(4)) is None
-
-
-def test_the_card_counts_every_question(model, tokenizer) -> None:
-    asked = draw_questions(20, seed=2)
-    result = measure(asked, answers(model, tokenizer, asked))
-    assert sum(result[task]["n"] for task in TASKS) == 20
-
-
-def test_the_card_says_what_was_measured() -> None:
-    results = json.loads(METRICS_FILE.read_text())["results"]
-    assert {"none", "qint4"} <= {name.split()[0] for name in results}
-    assert {name.split()[1] for name in results} <= {"float32", "bfloat16"}
+    assert 0 < answer.confidence.raw <= 1
