@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from bitcal_integrations.canary import answer_of
-from bitcal_integrations.errors import CalibrationError, EngineClosed
 from bitcal_integrations.dataset import Example
+from bitcal_integrations.errors import CalibrationError, EngineClosed
 from bitcal_integrations.features import Schema
 from bitcal_integrations.grading import as_grader, as_parser
 from bitcal_integrations.types import Confidence, Labelled, Record

@@ -18,9 +18,9 @@ from bitcal_integrations import metrics
 from bitcal_integrations.answered import Asking, Progress, answer_all, name_of
 from bitcal_integrations.calibrators import fit_calibrator
 from bitcal_integrations.canary import CANARIES, Canary
+from bitcal_integrations.dataset import Example, read_examples, split
 from bitcal_integrations.decide import Certificate, certify_threshold
 from bitcal_integrations.errors import BadRequest, CalibrationError
-from bitcal_integrations.dataset import Example, read_examples, split
 from bitcal_integrations.features import Schema, make_schema
 from bitcal_integrations.profile import Profile, TaskProfile, decoding_of
 from bitcal_integrations.types import Labelled

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bitcal_integrations.answered import Asking, answer_all, gold_of, read_answers
-from bitcal_integrations.errors import CalibrationError, EngineClosed
 from bitcal_integrations.dataset import Example, read_examples
+from bitcal_integrations.errors import CalibrationError, EngineClosed
 from bitcal_integrations.testing.toy import ToyModel
 from bitcal_integrations.types import Labelled
 

@@ -23,6 +23,11 @@ def modules(kind: str) -> list[tuple[str, ModuleType]]:
         return []
 
 
+def free_signals() -> list[tuple[str, ModuleType]]:
+    """Those that need only the generation; the others' own tests make what they need."""
+    return [(name, s) for name, s in modules("signals") if s.NEEDS == "generation"]
+
+
 def observation(n: int, span: tuple[int, int] | None = None) -> Observation:
     """`n` tokens of plausible, different numbers."""
     rng = np.random.default_rng(7)
@@ -43,18 +48,6 @@ class TestSignal:
         assert signal.NEEDS in NEEDS, f"signals/{name}.py: NEEDS = {signal.NEEDS!r}"
         assert list(inspect.signature(signal.measure).parameters) == ["observation"]
 
-    def test_gives_a_finite_float(self, name: str, signal: ModuleType) -> None:
-        for seen in (observation(1), observation(9), observation(9, span=(3, 5))):
-            value = _measure(name, signal, seen)
-            assert np.isfinite(value)
-
-    def test_an_empty_text_has_no_value(self, name: str, signal: ModuleType) -> None:
-        assert np.isnan(_measure(name, signal, observation(0)))
-
-    def test_reads_the_answer_span(self, name: str, signal: ModuleType) -> None:
-        whole, part = observation(9), observation(9, span=(3, 5))
-        assert _measure(name, signal, whole) != _measure(name, signal, part)
-
     def test_without_what_it_needs_it_has_no_value(self, name: str, signal: ModuleType) -> None:
         if signal.NEEDS != "generation":
             assert np.isnan(signal.measure(observation(3)))
@@ -71,6 +64,23 @@ class TestSignal:
             assert len(asked) == signal.COST
             assert all(isinstance(request, Request) for request in asked)
 
+
+@pytest.mark.parametrize(("name", "signal"), free_signals())
+class TestFreeSignal:
+    """One that needs only the generation: a number of any text that has tokens."""
+
+    def test_gives_a_finite_float(self, name: str, signal: ModuleType) -> None:
+        for seen in (observation(1), observation(9), observation(9, span=(3, 5))):
+            value = _measure(name, signal, seen)
+            assert np.isfinite(value)
+
+    def test_an_empty_text_has_no_value(self, name: str, signal: ModuleType) -> None:
+        assert np.isnan(_measure(name, signal, observation(0)))
+
+    def test_reads_the_answer_span(self, name: str, signal: ModuleType) -> None:
+        whole, part = observation(9), observation(9, span=(3, 5))
+        assert _measure(name, signal, whole) != _measure(name, signal, part)
+
     def test_is_pure(self, name: str, signal: ModuleType) -> None:
         seen = observation(9)
         before = seen.logprob.copy()
@@ -79,8 +89,6 @@ class TestSignal:
 
 
 def _measure(name: str, signal: ModuleType, seen: Observation) -> float:
-    if signal.NEEDS != "generation":
-        pytest.skip(f"{name} needs {signal.NEEDS}: its own test makes one")
     value = signal.measure(seen)
     assert type(value) is float, f"signals/{name}.py gives {type(value).__name__}, not float"
     return value

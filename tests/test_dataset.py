@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bitcal_integrations.errors import CalibrationError
 from bitcal_integrations.dataset import PARTS, Example, read_examples, split
+from bitcal_integrations.errors import CalibrationError
 
 
 def lines(path: Path, *rows: Any) -> Path:

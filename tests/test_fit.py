@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitcal_integrations.errors import BadRequest, CalibrationError
 from bitcal_integrations.dataset import split
+from bitcal_integrations.errors import BadRequest, CalibrationError
 from bitcal_integrations.fit import FitOptions, evaluate, fit_profile, fit_rows
 from bitcal_integrations.model import CalibratedModel
 from bitcal_integrations.profile import Profile

@@ -6,6 +6,7 @@ It knows nothing about thresholds or certificates; scikit-learn and scipy are no
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -29,6 +30,7 @@ def cdf(errors: int, n: int, rate: float) -> float:
     return min(1.0, math.exp(top) * float(np.exp(logs - top).sum()))
 
 
+@lru_cache(maxsize=1024)
 def error_free(max_error: float, delta: float) -> int:
     """How many accepted answers without one error it takes to promise `max_error`.
 
@@ -41,6 +43,7 @@ def error_free(max_error: float, delta: float) -> int:
     return n
 
 
+@lru_cache(maxsize=1024)
 def rows_for(errors: int, max_error: float, delta: float) -> int:
     """The fewest accepted answers among which so many errors still pass the test."""
     low, high = errors, max(errors + 1, error_free(max_error, delta))

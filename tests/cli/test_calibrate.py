@@ -1,4 +1,4 @@
-"""calibrate, evaluate, report, label and plan: from labelled examples to a page, on the real tool."""
+"""calibrate, evaluate, report, label, plan: from labelled examples to a page, on the real tool."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ def test_a_profile_ships_for_every_setting(name: str) -> None:
     with load("bitcal-tiny", weights=weights, dtype=setting.dtype, strict=True) as model:
         record = model.ask("What is the capital of France?", max_new_tokens=32)
         assert record.confidence.calibrated
-        assert record.confidence.value > 0.5
+        # Two bits forget France's capital, and the profile knows that they forget.
+        assert (record.text == "Paris") == (record.confidence.value > 0.5)
         assert model.ask("Gibberish", task="math", max_new_tokens=40).confidence.task == "math"
 
 
