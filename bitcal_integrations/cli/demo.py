@@ -147,6 +147,7 @@ def draw_answer(screen: Any, answered: Answered) -> None:
     from bitcal_integrations.tiny.tasks import parse_answer
 
     shown = shown_score(answered.record)
+    number = f"{shown:.2f}" if answered.record.confidence.calibrated else score(shown)
     colour = "yellow" if answered.send_on else "green"
     said = parse_answer(answered.record.text) or "nothing"
     if not answered.right:
@@ -155,7 +156,7 @@ def draw_answer(screen: Any, answered: Answered) -> None:
     screen.print(
         Text.assemble(
             ("  " + bar(shown or 0.0, BAR), colour),
-            f" {score(shown)}  ",
+            f" {number}  ",
             ("right", "green") if answered.right else ("wrong", "red"),
             f"  {shorten(said, 20):<20}  ",
             (f"{'send on' if answered.send_on else 'keep'}: {answered.why}", colour),
@@ -203,9 +204,10 @@ def meaning(shown: Demo) -> list[str]:
     """What the bars are, and on what evidence."""
     if shown.task is not None and any(a.record.confidence.calibrated for a in shown.answers):
         counts, certificate = shown.task.counts, shown.task.certificate(0.1)
+        labels = sum(counts[part] for part in ("fit", "certify", "report"))
         lines = [
-            "The bars are calibrated: the probability that the answer is right, measured for these",
-            f"weights on {sum(counts[p] for p in ('fit', 'certify', 'report')):,} other questions.",
+            "The bars are calibrated: the probability that the answer is right, measured",
+            f"for these weights on {labels:,} other questions.",
         ]
         return [*lines, *wrap(str(certificate), 79)] if certificate is not None else lines
     reasons = [a.record.confidence.reason for a in shown.answers if a.record.generation.answer]
