@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +40,7 @@ class Asking:
     options: Mapping[str, Any] | None = None
     progress: Progress | None = None
     waves: tuple[int, ...] = WAVES
+    shuffle: bool = True  # a file sorted by kind would look like a shift of the scores
 
     def header(self, model: Any) -> dict[str, Any]:
         """What must be equal for kept answers to be used again."""
@@ -76,6 +78,8 @@ def answer_all(
     with _kept(keep, asking.header(model)) as store:
         done = store.rows_of(examples)
         left = [e for e in examples if e.id not in done]
+        if asking.shuffle:
+            left.sort(key=lambda e: sha256(e.id.encode()).digest())
         report = asking.progress or (lambda done, total, label: None)
         report(len(done), len(examples), "answering")
         for wave in _waves(left, asking.waves):

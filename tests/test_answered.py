@@ -148,6 +148,16 @@ def test_a_closed_model_ends_the_run(tmp_path: Path) -> None:
         answer_all(toy, EXAMPLES, HOW)
 
 
+def test_the_order_of_the_file_is_not_the_order_of_asking(toy: Counting) -> None:
+    asked: list[str] = []
+    toy.add_sink(lambda record: asked.append(str(record.request.prompt)))
+    answer_all(toy, EXAMPLES, HOW)
+    shuffled = list(asked)
+    answer_all(toy, EXAMPLES, Asking("exact", shuffle=False))
+    assert asked[40:] == [e.prompt for e in EXAMPLES] != shuffled
+    assert sorted(asked[40:]) == sorted(shuffled)
+
+
 def test_progress_counts_up(toy: Counting) -> None:
     seen: list[tuple[int, int]] = []
     answer_all(

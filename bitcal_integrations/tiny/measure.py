@@ -27,6 +27,7 @@ from bitcal_integrations.types import Labelled
 
 SHARES = {"math": 0.4, "facts": 0.3, "reading": 0.3}
 BLOCK, BATCH = 1000, 64
+WAVES = (1, 4, 16, 1024)
 PARTS = (0.7, 0.15, 0.15)  # the card's own questions stand in for most of the report part
 GROUPS = {"math": ("steps", "bucket", "wording"), "facts": ("bucket", "wording")}
 GROUPS["reading"] = GROUPS["facts"]
@@ -87,7 +88,9 @@ def ask(
 def asking(progress: Progress | None = None) -> Asking:
     """How the built-in model is asked, here and by its profiles."""
     options = {"parser": PARSER, "max_new_tokens": MAX_NEW_TOKENS}
-    return Asking("tiny", make_schema(None), "default", options, progress, waves=(1, 4, 16, 1024))
+    return Asking(
+        "tiny", make_schema(None), "default", options, progress, waves=WAVES, shuffle=False
+    )
 
 
 def fit(model: CalibratedModel, rows: Sequence[Labelled], seed: int) -> Profile:
