@@ -162,7 +162,8 @@ class Assessor:
         self, request: Request, generation: Generation, observation: Observation | None = None
     ) -> Confidence:
         """The calibrated probability that the answer is right, or why it is unknown."""
-        bare = uncalibrated(request, generation)
+        seen = observation or Observation.of(generation)
+        bare = uncalibrated(request, generation, seen)
         if reason := unanswered(request, generation):
             return replace(bare, reason=reason)
         task = self.task(request.task)
@@ -170,7 +171,6 @@ class Assessor:
             return replace(bare, reason=self.foreign)
         if reason := self._other_decoding(task, request):
             return replace(bare, reason=reason, profile=self.profile.fingerprint)
-        seen = observation or Observation.of(generation)
         signals = {**bare.signals, **measure_all(seen, task.schema)}
         return self._calibrated(task, replace(bare, signals=signals), request.task)
 

@@ -218,11 +218,13 @@ def extra_requests(
     return {name: _signals()[name].requests(request, generation) for name in schema.passes}
 
 
-def uncalibrated(request: Request, generation: Generation) -> Confidence:
+def uncalibrated(
+    request: Request, generation: Generation, observation: Observation | None = None
+) -> Confidence:
     """The raw score alone: geometric-mean probability of the answer's tokens, else of all."""
     if not generation.text.strip():
         return Confidence(task=request.task, reason="no_answer: the text is empty")
-    observation = Observation.of(generation)
+    observation = observation or Observation.of(generation)
     free = [name for name, signal in _signals().items() if signal.NEEDS == "generation"]
     signals = measure_all(observation, Schema(tuple(free)))
     cut = request.parser is not None and generation.answer is None

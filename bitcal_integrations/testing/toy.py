@@ -61,7 +61,7 @@ class ToyModel(CalibratedModel):
         self, request: Request, generation: Generation, observation: Observation
     ) -> Confidence:
         _, value = self._table.look_up(request)
-        measured = uncalibrated(request, generation)
+        measured = uncalibrated(request, generation, observation)
         if value is None or measured.raw is None:
             reason = "the table gives no confidence" if value is None else measured.reason
             return replace(measured, reason=reason)
