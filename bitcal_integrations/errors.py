@@ -123,6 +123,16 @@ class LowConfidenceError(BitcalError, RuntimeError):
         super().__init__(message, hint)
 
 
+class EarlyAnswer(BitcalError, RuntimeError):
+    """An answer was certain enough to end its chain early; `.record` holds it."""
+
+    hint = "The answer is in .record of this error; early_stop_chain and ConfidenceRouter catch it."
+
+    def __init__(self, message: str, record: Record | None = None, hint: str | None = None) -> None:
+        self.record = record
+        super().__init__(message, hint)
+
+
 class MissingExtra(BitcalError, ImportError):
     """A feature needs a package that is not installed."""
 

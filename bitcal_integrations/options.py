@@ -5,6 +5,7 @@ It checks values and quotes the wrong one; it knows no model, so it cannot say w
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,23 @@ def _is_int(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, default=_mapping, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+TOOLS = "a list of {'type': 'function', 'function': {'name', 'description', 'parameters'}} dicts"
+CHOICES = ("auto", "any", "none")
 
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("max_new_tokens", lambda v: _is_int(v) and v >= 1, "a whole number of at least 1"),
@@ -44,6 +62,12 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("chat_template_kwargs", lambda v: isinstance(v, Mapping), "a dict"),
     ("parser", lambda v: v is None or isinstance(v, str) or callable(v), "a name or a callable"),
     ("task", lambda v: isinstance(v, str), "a string"),
+    ("tools", lambda v: isinstance(v, tuple) and all(isinstance(t, Mapping) for t in v), TOOLS),
+    (
+        "response_schema",
+        lambda v: v is None or (isinstance(v, Mapping) and _is_json(v)),
+        "a JSON schema as a dict of plain values, or None",
+    ),
 )
 
 
@@ -52,7 +76,28 @@ def check_options(request: Any) -> None:
     for name, allowed, words in _RULES:
         value = getattr(request, name)
         if not allowed(value):
-            raise BadRequest(f"{name}={value!r} is not allowed: it must be {words}")
+            raise BadRequest(f"{name}={value!r:.300} is not allowed: it must be {words}")
+    names = [_tool_name(tool) for tool in request.tools]
+    choice = request.tool_choice
+    if len(set(names)) < len(names):
+        raise BadRequest(f"the names of the tools must differ: {', '.join(names)}")
+    if choice is not None and (not names or choice not in (*CHOICES, *names)):
+        choices = ", ".join([*CHOICES, *names]) if names else "None without tools"
+        raise BadRequest(f"tool_choice={choice!r} is not allowed: it must be {choices}")
+
+
+def _tool_name(tool: Mapping[str, Any]) -> str:
+    """The name in a tool's definition, which is checked as far as it will be read."""
+    function = tool.get("function")
+    if tool.get("type", "function") == "function" and isinstance(function, Mapping):
+        name, parameters = function.get("name"), function.get("parameters")
+        usable = isinstance(name, str) and name and name not in CHOICES
+        if usable and (parameters is None or isinstance(parameters, Mapping)) and _is_json(tool):
+            return str(name)
+    raise BadRequest(
+        f"the tool {tool!r:.200} is not allowed: it must be {TOOLS[len('a list of ') : -1]} of "
+        f"plain values, with a name other than {', '.join(CHOICES)}"
+    )
 
 
 def plain(value: Any) -> Any:

@@ -34,6 +34,10 @@ class Request:
     `parser` names the answer parser whose complete answer ends the generation; `loop_stop` ends
     verbatim loops; `top_logprobs` alternatives are kept per token; `chat` None means: through the
     model's chat template where it has one.
+
+    `tools` are definitions in OpenAI's shape that the model may call; `tool_choice` is "auto" (the
+    default with tools), "any" (it must call one), "none" or the name of the one to call.
+    `response_schema` is a JSON schema that the text will follow. Both need the extra `tools`.
     """
 
     prompt: Prompt
@@ -48,9 +52,17 @@ class Request:
     chat: bool | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     task: str = "default"
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | None = None
+    response_schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def constrained(self) -> bool:
+        """Whether the text is held to a grammar, from its start or from a call on."""
+        return self.response_schema is not None or (bool(self.tools) and self.tool_choice != "none")
 
     def to_dict(self) -> dict[str, Any]:
         out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -59,6 +71,7 @@ class Request:
         )
         out["stop"] = list(self.stop)
         out["chat_template_kwargs"] = dict(self.chat_template_kwargs)
+        out["tools"] = [dict(tool) for tool in self.tools]
         if callable(self.parser):
             out["parser"] = getattr(self.parser, "__name__", "callable")
         return out
@@ -86,6 +99,9 @@ def make_request(prompt: Any, **options: Any) -> Request:
         options["stop"] = ()
     elif isinstance(stop, list):
         options["stop"] = tuple(stop)
+    tools = options.get("tools", ())
+    if tools is None or isinstance(tools, list):
+        options["tools"] = tuple(tools or ())
     return Request(prompt=make_prompt(prompt), **options)
 
 
@@ -115,7 +131,8 @@ class Step:
     later step); the texts of the steps without `reasoning` add up to Generation.text. `start` and
     `end` are the token's own characters in Generation.raw; in the finished Generation the tokens
     that began a character share the range of the one that completes it. `top_text` spells the
-    alternatives in `top`, each decoded by itself.
+    alternatives in `top`, each decoded by itself. `forced`: a grammar left no other text here (but
+    for a space), so that the token says nothing about the answer.
     """
 
     token_id: int
@@ -129,6 +146,7 @@ class Step:
     top: tuple[tuple[int, float], ...] = ()
     top_text: tuple[str, ...] = ()
     reasoning: bool = False
+    forced: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ CASES = [
     errors.PromptTooLong(5, 3),
     errors.BatchError(["fine", errors.QueueFull("full")]),
     errors.LowConfidenceError("0.3 < 0.7"),
+    errors.EarlyAnswer("0.97 >= 0.95"),
     errors.MissingExtra("openai", "remote"),
     errors.BadRequest("no", "Do this."),
 ]

@@ -6,18 +6,28 @@ batch. Greedy rows of a model without processors never come here: an argmax of t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.types import Request
 
+if TYPE_CHECKING:
+    from bitcal_integrations.decode.constraint import Constraint
+
 
 class Chooser:
-    """The processors and the random stream of one request."""
+    """The processors, the random stream and the grammar of one request."""
 
-    def __init__(self, net: Net, request: Request, prompt_tokens: int) -> None:
+    def __init__(
+        self,
+        net: Net,
+        request: Request,
+        prompt_tokens: int,
+        constraint: Constraint | None = None,
+    ) -> None:
+        self._constraint = constraint
         self._sample = request.temperature > 0
         self._processors = _processors(net, request, prompt_tokens)
         self._random: torch.Generator | None = None
@@ -31,12 +41,23 @@ class Chooser:
     @property
     def plain(self) -> bool:
         """Whether the choice is the argmax of the raw logits."""
-        return not self._sample and not self._processors
+        free = self._constraint is None or self._constraint.idle
+        return free and not self._sample and not self._processors
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> int:
+        if self._constraint is None:
+            return self._pick(ids, logits)
+        return self._constraint.choose(logits, lambda masked: self._pick(ids, masked))
+
+    def _pick(self, ids: torch.Tensor, logits: torch.Tensor) -> int:
+        """A token by logits; what a grammar has set to -inf is never taken."""
         scores = logits.unsqueeze(0)
         if self._processors:
             scores = self._processors(ids.unsqueeze(0), scores.clone())
+        if self._constraint is not None:
+            scores = scores.masked_fill(logits == -torch.inf, -torch.inf)
+            if not torch.isfinite(scores).any():  # a processor forbids all that the grammar allows
+                scores = logits.unsqueeze(0)
         if not self._sample:
             return int(scores.argmax(-1))
         chances = torch.softmax(scores, dim=-1)

@@ -10,16 +10,21 @@ import inspect
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bitcal_integrations.compat import cache_name
 from bitcal_integrations.decode import cache as kv
+from bitcal_integrations.decode._tool_text import HERMES
 from bitcal_integrations.decode.consistency import check
 from bitcal_integrations.decode.prompt import THINK, Encoded, encode
 from bitcal_integrations.errors import LoadError, PromptTooLong
 from bitcal_integrations.types import Request
+
+if TYPE_CHECKING:
+    from bitcal_integrations.decode.constraint import Constraint
+    from bitcal_integrations.decode.grammar import Grammars
 
 
 class Net:
@@ -133,6 +138,25 @@ class Net:
         return torch.tensor([[token]], device=self.device)
 
     @cached_property
+    def grammars(self) -> Grammars:
+        """What holds this model's texts to schemas and tool calls; needs the extra `tools`."""
+        from bitcal_integrations.decode.grammar import Grammars
+
+        head = self.model.get_output_embeddings()
+        width = int(head.weight.shape[0]) if head is not None else len(self.tokenizer)
+        return Grammars(self.tokenizer, max(width, len(self.tokenizer)), self.eos)
+
+    def constraint(self, request: Request, encoded: Encoded, room: int) -> Constraint | None:
+        """What holds a request's text to its schema or tools; None where it is free."""
+        if not request.constrained:
+            return None
+        from bitcal_integrations.decode.constraint import Constraint
+
+        close = dict(THINK)[encoded.open_mark] if encoded.open_mark else None
+        grammar = self.grammars.of(request, encoded.calls, room, close is not None)
+        return Constraint(grammar, self.grammars, room, close)
+
+    @cached_property
     def kv_bytes_per_token(self) -> int:
         """Bytes of keys and values that one more token of one row takes, as measured; else 0."""
         if not self.joinable:
@@ -190,8 +214,9 @@ def _context(config: Any) -> int | None:
 
 
 def _visible_marks(tokenizer: Any) -> dict[int, str]:
-    """Reasoning marks that are special tokens, which decoding would drop."""
-    special = set(tokenizer.all_special_ids)
-    marks = [mark for pair in THINK for mark in pair]
+    """Marks of reasoning and of calls that are special tokens, which decoding would drop."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
+    marks = [mark for pair in (*THINK, (HERMES.opens, HERMES.closes)) for mark in pair]
     vocabulary = tokenizer.get_vocab()
     return {vocabulary[m]: m for m in marks if vocabulary.get(m) in special and m in vocabulary}

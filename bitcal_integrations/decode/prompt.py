@@ -1,4 +1,4 @@
-"""A Request's prompt as token ids: chat templates, system prompts, the limit of the context.
+"""A Request's prompt as token ids: chat templates, system prompts, tools, what templates refuse.
 
 It knows how a prompt is written, not how it is answered. A template writes its own first token,
 so its text is encoded without special tokens: never a double BOS.
@@ -7,10 +7,13 @@ so its text is encoded without special tokens: never a double BOS.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bitcal_integrations.decode import _tool_text as tooling
+from bitcal_integrations.decode._tool_text import HERMES, ToolFormat
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.types import Message, Request
 
@@ -26,10 +29,12 @@ THINK = (
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids, and the reasoning mark that the prompt itself has left open, if any."""
+    """Token ids, the reasoning mark that the prompt itself has left open, if any, and how the
+    model writes a call."""
 
     ids: tuple[int, ...]
     open_mark: str | None = None
+    calls: ToolFormat = HERMES
 
 
 def encode(tokenizer: Any, request: Request) -> Encoded:
@@ -37,30 +42,77 @@ def encode(tokenizer: Any, request: Request) -> Encoded:
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if request.chat and not has_template:
         raise BadRequest("chat=True is not allowed: the tokenizer has no chat template")
+    tools = request.tools if request.tool_choice != "none" else ()
     if request.chat is not False and has_template:
-        text = render(tokenizer, request.prompt, request.chat_template_kwargs)
+        text, form = render(tokenizer, request.prompt, request.chat_template_kwargs, tools)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return Encoded(_or_first(tokenizer, ids), _open_mark(text))
-    text = request.prompt if isinstance(request.prompt, str) else plain_text(request.prompt)
-    return Encoded(_encode_plain(tokenizer, text))
+        return Encoded(_or_first(tokenizer, ids), _open_mark(text), form)
+    if isinstance(request.prompt, str) and not tools:
+        return Encoded(_encode_plain(tokenizer, request.prompt))
+    turns = [tooling.as_text(m, HERMES) for m in _messages(request.prompt)]
+    turns = tooling.introduced(turns, tools, HERMES)
+    return Encoded(_encode_plain(tokenizer, plain_text(tuple(turns))))
 
 
-def render(tokenizer: Any, prompt: str | tuple[Message, ...], kwargs: Mapping[str, Any]) -> str:
-    """The prompt in the chat template; a string is one user message."""
-    messages = [dict(m) for m in prompt] if not isinstance(prompt, str) else _user(prompt)
+def render(
+    tokenizer: Any,
+    prompt: str | tuple[Message, ...],
+    kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> tuple[str, ToolFormat]:
+    """The prompt in the chat template, as plainly as that needs; and the format of its calls."""
+    template = _template(tokenizer, kwargs, tools)
+    form = tooling.format_of(template)
+    refusal: Exception | None = None
+    for messages, options in _versions(_messages(prompt), tools, template, form):
+        try:
+            return _apply(tokenizer, messages, {**options, **kwargs}), form
+        except Exception as err:
+            logger.debug("the template refuses a version of the messages: %s", err)
+            refusal = refusal or err
+    raise BadRequest(f"the chat template refuses these messages: {refusal}") from refusal
+
+
+def _messages(prompt: str | tuple[Message, ...]) -> list[dict[str, Any]]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [dict(m) for m in prompt]
+
+
+def _template(tokenizer: Any, kwargs: Mapping[str, Any], tools: Sequence[Any]) -> str:
+    """The source of the template that will be used."""
     try:
-        return _apply(tokenizer, messages, kwargs)
-    except Exception as err:
-        if messages[0]["role"] == "system" and len(messages) > 1:
-            try:  # some templates (Gemma) have no system role: say it before the first turn
-                return _apply(tokenizer, _system_first(messages), kwargs)
-            except Exception as again:
-                logger.debug("the template refuses a merged system prompt too: %s", again)
-        raise BadRequest(f"the chat template refuses these messages: {err}") from err
+        return str(
+            tokenizer.get_chat_template(kwargs.get("chat_template"), tools=list(tools) or None)
+        )
+    except Exception as err:  # a choice of templates that lacks the one asked for
+        raise BadRequest(f"the tokenizer has no template for this: {err}") from err
 
 
-def _user(text: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": text}]
+def _versions(
+    messages: list[dict[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    template: str,
+    form: ToolFormat,
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """Messages and template options, first as they are meant, then ever plainer.
+
+    Some templates know no tools, no turns of one role in a row (Llama 2), no system turn (Gemma).
+    """
+    history = any(m["role"] == "tool" or m.get("tool_calls") for m in messages)
+    knows_tools = bool(re.search(r"\btools\b", template)) or not tools
+    if knows_tools and ("tool_calls" in template or not history):
+        native = [tooling.with_parsed_arguments(m) for m in messages]
+        yield native, {"tools": [dict(tool) for tool in tools]} if tools else {}
+    plain = [tooling.as_text(m, form) for m in messages] if history else messages
+    plain = tooling.introduced(plain, tools, form)
+    if history or tools:
+        yield plain, {}
+    merged = tooling.merged(plain)
+    if len(merged) < len(plain):
+        yield merged, {}
+    if merged[0]["role"] == "system" and len(merged) > 1:
+        yield tooling.merged(_system_first(merged)), {}
 
 
 def _apply(tokenizer: Any, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> str:

@@ -33,7 +33,8 @@ class Row:
             room = min(room, net.context - self.prompt_tokens)
         self.limit = room
         seen = 1 if net.encoder_decoder else self.prompt_tokens  # what a processor sees as prompt
-        self.choose = Chooser(net, request, seen)
+        self._constraint = net.constraint(request, encoded, room)
+        self.choose = Chooser(net, request, seen, self._constraint)
         self.steps: list[Step] = []
         self.raw = ""
         self.finish: Finish | None = None
@@ -70,6 +71,8 @@ class Row:
         if last and not ended:
             self.raw += self._pieces.flush()
         content = self._reasoning.update(self.raw)
+        held = self._constraint
+        forced = held.took(token, self.raw, content) if held is not None else False
         self._judge(start, ended, last, content)
         end = len(self.raw)
         self._share_character(start, end)
@@ -77,24 +80,32 @@ class Row:
         spelt = tuple(self._spell([other]) for other, _ in top)
         step = Step(
             token, text, min(start, end), end, *numbers, top=top, top_text=spelt,
-            reasoning=reasoning,
+            reasoning=reasoning, forced=forced,
         )  # fmt: skip
         self.steps.append(step)
         return step
 
     def _judge(self, start: int, ended: bool, last: bool, content: int | None) -> None:
+        held = self._constraint
         if self._cut_at_stop(start) or ended:
             self.finish = "stop"
+        elif held is not None and held.binding:  # no half of it is an answer, and it ends by itself
+            if held.complete or (last and held.accepting):
+                self.finish = "stop"
         elif content is not None and self._answered(content, start):
             self.finish = "answer"
-        elif (
-            self.request.loop_stop
-            and len(self.steps) % EVERY == EVERY - 1
-            and repeated_tail(self.ids[max(self.prompt_tokens, len(self.ids) - WINDOW) :])
-        ):
-            self.finish = "loop"
-        elif last:
+        elif self.request.loop_stop and self._loops():
+            if held is not None and held.grammar.required:
+                held.hurry()
+            else:
+                self.finish = "loop"
+        if last and self.finish is None:
             self.finish = "length"
+
+    def _loops(self) -> bool:
+        if len(self.steps) % EVERY != EVERY - 1:
+            return False
+        return bool(repeated_tail(self.ids[max(self.prompt_tokens, len(self.ids) - WINDOW) :]))
 
     def _cut_at_stop(self, start: int) -> bool:
         """Cut the text before the first stop string that the new piece completes."""
@@ -178,8 +189,12 @@ class Row:
         )
 
     def _answer(self, content: int) -> Answer | None:
-        """The parsed answer; a text cut at its limit may hold half of one, which is none."""
-        if self._parse is None:
+        """The parsed answer; a text cut at its limit may hold half of one, which is none.
+
+        A call asks for what the answer needs: it is none either.
+        """
+        held = self._constraint
+        if self._parse is None or (held is not None and held.holds_call(self.raw[content:])):
             return None
         whole = self.finish not in ("length", "cancelled")
         found = self._parse(self.raw[content:], ended=whole)
