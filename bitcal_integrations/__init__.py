@@ -9,6 +9,7 @@ The story, in the order of the folders:
 4. A profile, measured on labelled examples, turns scores into a probability. Until a model has
    one, `confidence.value` is None with a reason, and the raw score is kept.
 5. `model` joins the stages: `load(...)` gives a model, `model.ask(...)` a Record.
+6. `langchain` and `llama_index` translate, and their chains act on the confidence.
 
 The public names are resolved when they are first used, so that importing this package loads
 neither torch nor a framework.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bitcal_integrations.errors import BitcalError, LowConfidenceError
     from bitcal_integrations.model import CalibratedModel, load
+    from bitcal_integrations.profile import Profile
     from bitcal_integrations.types import Confidence, Generation, Record, Step
 
     __version__: str
@@ -32,6 +34,7 @@ __all__ = [
     "Confidence",
     "Generation",
     "LowConfidenceError",
+    "Profile",
     "Record",
     "Step",
     "load",
@@ -43,6 +46,7 @@ _HOME = {
     "Confidence": "types",
     "Generation": "types",
     "LowConfidenceError": "errors",
+    "Profile": "profile",
     "Record": "types",
     "Step": "types",
     "load": "model",

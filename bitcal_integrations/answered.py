@@ -1,8 +1,7 @@
 """Asks a model every example and keeps each answer as it comes, so that a cut run goes on.
 
-The file is JSON lines: a header that says what was asked of which model, then one Labelled a
-line. A second process that would write the same file is refused. Knows how to grade, not how to
-calibrate.
+Kept answers are used again where the same was asked of the same model; what a profile says of
+them is computed afresh. Knows how to grade, not how to calibrate.
 """
 
 from __future__ import annotations
@@ -11,18 +10,39 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from bitcal_integrations.assess import Assessor
 from bitcal_integrations.canary import answer_of
-from bitcal_integrations.dataset import Example
-from bitcal_integrations.errors import CalibrationError, EngineClosed
-from bitcal_integrations.features import Schema
-from bitcal_integrations.grading import as_grader, as_parser
-from bitcal_integrations.types import Confidence, Labelled, Record
+from bitcal_integrations.dataset import ANSWERS_FORMAT, Example
+from bitcal_integrations.errors import BadRequest, CalibrationError, EngineClosed
+from bitcal_integrations.features import NO_PROFILE, Schema
+from bitcal_integrations.grading import as_grader, as_parser, check_gold, name_of
+from bitcal_integrations.kept import add_verdicts, kept_in, read_answers, read_kept
+from bitcal_integrations.types import (
+    OPTIONS,
+    Confidence,
+    Labelled,
+    Record,
+    Request,
+    make_request,
+)
+
+__all__ = [
+    "Asking",
+    "Progress",
+    "add_verdicts",
+    "answer_all",
+    "check_golds",
+    "comparable",
+    "gold_of",
+    "judged_again",
+    "read_answers",
+    "read_kept",
+]
 
 logger = logging.getLogger(__name__)
 # Lists of mixed length, so that batches of every size leave their mark on what is calibrated.
@@ -43,24 +63,33 @@ class Asking:
     shuffle: bool = True  # a file sorted by kind would look like a shift of the scores
 
     def header(self, model: Any) -> dict[str, Any]:
-        """What must be equal for kept answers to be used again."""
-        options = {k: v for k, v in (self.options or {}).items() if k != "return_errors"}
+        """What must be equal for kept answers to be used again.
+
+        A profile is not part of it: what it says of kept answers is computed from their signals.
+        """
+        options = self.plain_options
+        request, usual = self.request(model), make_request("")
+        for name in set(OPTIONS) - {"task", *options}:  # what the model or its task adds
+            if (value := getattr(request, name)) != getattr(usual, name):
+                options[name] = value
         header = {
-            "format": "bitcal-answers",
+            "format": ANSWERS_FORMAT,
             "model": model.fingerprint_parts,
-            "profile": model.profile.fingerprint if model.profile else None,
             "grader": self.grader if isinstance(self.grader, str) else name_of(self.grader),
             "features": self.schema.to_dict() if self.schema else None,
-            "task": self.task,
             "options": options,
         }
         plain: dict[str, Any] = json.loads(json.dumps(header, default=name_of))
         return plain
 
+    @property
+    def plain_options(self) -> dict[str, Any]:
+        return {k: v for k, v in (self.options or {}).items() if k != "return_errors"}
 
-def name_of(what: Any) -> str:
-    """How a callable is named in files and messages."""
-    return str(getattr(what, "__qualname__", type(what).__qualname__))
+    def request(self, model: Any) -> Request:
+        """How the model takes it: with its defaults, and with the parser of its task."""
+        request: Request = model.request_of("", **{**self.plain_options, "task": self.task})
+        return request
 
 
 def answer_all(
@@ -75,8 +104,10 @@ def answer_all(
     asked again the next time.
     """
     grader = as_grader(asking.grader)
-    with _kept(keep, asking.header(model)) as store:
-        done = store.rows_of(examples)
+    request = asking.request(model)
+    check_golds(examples, asking.grader, request)
+    with kept_in(keep, asking.header(model)) as store:
+        done = dict(_renewed(store.rows_of(examples, _needed(model, asking)), model, request))
         left = [e for e in examples if e.id not in done]
         if asking.shuffle:
             left.sort(key=lambda e: sha256(e.id.encode()).digest())
@@ -89,7 +120,7 @@ def answer_all(
                 if row.finish != "error":
                     store.add(row)
                 report(len(done), len(examples), "answering")
-    rows = [done[e.id] for e in examples]
+    rows = [replace(done[e.id], task=asking.task) for e in examples]
     failed = [row for row in rows if row.finish == "error"]
     if len(failed) == len(rows):
         raise CalibrationError(f"no example could be answered: {failed[0].confidence.reason}")
@@ -98,6 +129,57 @@ def answer_all(
             "%d of %d examples failed: %s", len(failed), len(rows), failed[0].confidence.reason
         )
     return rows
+
+
+def check_golds(examples: Sequence[Example], grader: Any, request: Request) -> None:
+    """Refuse a parser that is none, and a right answer that no answer can be compared with."""
+    as_parser(request.parser)
+    for example in examples:
+        if example.gold is not None:
+            try:
+                check_gold(grader, gold_of(example.gold, request.parser))
+            except BadRequest as err:
+                raise CalibrationError(f"example {example.id!r}: {err.message}") from None
+
+
+def comparable(gold: Any, grader: Any) -> bool:
+    """Whether a grader can compare an answer with this one."""
+    try:
+        check_gold(grader, gold)
+    except BadRequest:
+        return False
+    return True
+
+
+def _needed(model: Any, asking: Asking) -> set[str]:
+    """The features that an answer must have been measured for."""
+    schemas = [asking.schema]
+    if model.profile is not None and not Assessor(model.profile, model.fingerprint_parts).foreign:
+        schemas.append(model.profile.task(asking.task).schema)
+    return {name for schema in schemas if schema for name in schema.names}
+
+
+def _renewed(
+    rows: Mapping[str, Labelled], model: Any, request: Request
+) -> Iterator[tuple[str, Labelled]]:
+    """Kept rows with the confidence that the model's profile of today gives their signals."""
+    assessor = Assessor(model.profile, model.fingerprint_parts)
+    for key, row in rows.items():
+        confidence = row.confidence
+        # A confidence that is exact by construction, as ToyModel's, comes from no profile.
+        if model.profile is not None or confidence.interval != "exact":
+            confidence = judged_again(assessor, request, confidence)
+        yield key, replace(row, confidence=confidence)
+
+
+def judged_again(assessor: Assessor, request: Request, confidence: Confidence) -> Confidence:
+    """What an assessor says of an answer that was kept with its signals."""
+    if confidence.reason.startswith("no_answer"):
+        return replace(confidence, task=request.task)
+    bare = Confidence(
+        raw=confidence.raw, signals=confidence.signals, task=request.task, reason=NO_PROFILE
+    )
+    return assessor.of_signals(request, bare)
 
 
 def _waves(examples: Sequence[Example], sizes: Sequence[int]) -> Iterator[Sequence[Example]]:
@@ -149,101 +231,3 @@ def gold_of(gold: Any, parser: Any) -> Any:
         answer = parse(gold) if parse else None
         return answer.text if answer else gold
     return gold
-
-
-class _Store:
-    """The answers kept so far; without a file it keeps nothing."""
-
-    def __init__(self, file: IO[str] | None, rows: Mapping[str, Labelled]) -> None:
-        self._file, self._rows = file, rows
-
-    def rows_of(self, examples: Sequence[Example]) -> dict[str, Labelled]:
-        """Kept rows of these examples whose prompt and gold are still the same."""
-        found = {}
-        for example in examples:
-            row = self._rows.get(example.id)
-            same = row is not None and _plain(row.prompt) == _plain(example.prompt)
-            if row is not None and same and _plain(row.gold) == _plain(example.gold):
-                found[example.id] = replace(row, group=example.group, by=example.by)
-        return found
-
-    def add(self, row: Labelled) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(row.to_dict(), ensure_ascii=False, default=str) + "\n")
-            self._file.flush()
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
-
-
-@contextmanager
-def _kept(path: str | os.PathLike[str] | None, header: dict[str, Any]) -> Iterator[_Store]:
-    if path is None:
-        yield _Store(None, {})
-        return
-    path = Path(path)
-    try:
-        file = path.open("a+", encoding="utf-8")
-    except OSError as err:
-        raise CalibrationError(f"answers cannot be kept in {str(path)!r}: {err.strerror}") from err
-    with file:
-        _lock(file, path)
-        file.seek(0)
-        lines = file.read().split("\n")
-        rows = _read(path, lines[:-1], header)
-        whole = "".join(line + "\n" for line in lines[:-1])
-        if lines[-1]:  # a run was cut in the middle of a line
-            file.truncate(len(whole.encode()))
-        file.seek(0, os.SEEK_END)
-        if not whole:
-            file.write(json.dumps(header, ensure_ascii=False) + "\n")
-            file.flush()
-        yield _Store(file, rows)
-
-
-@contextmanager
-def add_verdicts(path: str | os.PathLike[str]) -> Iterator[Callable[[Labelled], None]]:
-    """Append judged rows to an answers file; the last row of an id is the one that counts."""
-    with open(path, "a", encoding="utf-8") as file:
-        _lock(file, Path(path))
-        yield _Store(file, {}).add
-
-
-def _lock(file: IO[str], path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise CalibrationError(f"another process writes answers to {str(path)!r}") from None
-
-
-def _read(path: Path, lines: Sequence[str], header: Mapping[str, Any]) -> dict[str, Labelled]:
-    if not lines:
-        return {}
-    try:
-        first, *others = [json.loads(line) for line in lines]
-        rows = [Labelled.from_dict(row) for row in others]
-    except (ValueError, KeyError, TypeError) as err:
-        raise CalibrationError(f"{str(path)!r} does not hold kept answers: {err!r:.200}") from err
-    for key, value in header.items():
-        if first.get(key) != value:
-            raise CalibrationError(
-                f"the answers in {str(path)!r} were made with another {key}: "
-                f"{first.get(key)!r:.120}, now {value!r:.120}",
-                "Use another file, or delete it to start again.",
-            )
-    return {row.id: row for row in rows}
-
-
-def read_answers(path: str | os.PathLike[str]) -> list[Labelled]:
-    """The rows of an answers file, as `bitcal report` and others read them."""
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    except (OSError, UnicodeDecodeError) as err:
-        raise CalibrationError(f"the answers {str(path)!r} cannot be read: {err}") from err
-    return list(_read(path, lines, {"format": "bitcal-answers"}).values())

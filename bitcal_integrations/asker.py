@@ -58,7 +58,8 @@ class Asker:
         """A Record for one prompt (a string or messages), a list of Records for a list of them.
 
         Options: max_new_tokens, temperature, top_p, seed, stop, parser, loop_stop, top_logprobs,
-        chat, chat_template_kwargs, task, and `features`, names to measure besides the profile's.
+        chat, chat_template_kwargs, task, tools, tool_choice, response_schema, and `features`, names
+        to measure besides the profile's.
         If some of a list fail, BatchError holds what the others gave; with `return_errors=True`
         each error stands in its place instead.
         """

@@ -22,9 +22,11 @@ from bitcal_integrations.features import (
     Schema,
     extra_requests,
     measure_all,
+    nothing_for,
     sample_requests,
     uncalibrated,
 )
+from bitcal_integrations.grading import Absent
 from bitcal_integrations.profile import (
     FILE_NAME,
     Profile,
@@ -33,6 +35,7 @@ from bitcal_integrations.profile import (
     differing,
 )
 from bitcal_integrations.tiny.assets import MODEL_NAME, profile_file
+from bitcal_integrations.toolcalls import tool_calls_of
 from bitcal_integrations.types import Confidence, Generation, Observation, Request
 
 # Scores are compared with the calibration set in windows of this many answers.
@@ -106,10 +109,12 @@ def unanswered(request: Request, generation: Generation) -> str:
         return f"no_answer: the generation {_UNFINISHED[generation.finish]}"
     if not generation.text.strip():
         return "no_answer: the text is empty"
+    if request.tools and tool_calls_of(generation, request):
+        return "no_answer: the text calls a tool"
     if generation.answer is not None:
         return ""
     if request.parser is not None:
-        return f"no_answer: nothing for parser {request.parser!r}"
+        return nothing_for(request.parser)
     if generation.finish == "length":
         return "no_answer: the text was cut at max_new_tokens"
     return "no_answer: the text repeats itself" if generation.finish == "loop" else ""
@@ -147,6 +152,8 @@ class Assessor:
         task = self.task(request.task)
         if task is None or request.parser is not None or task.parser is None:
             return request
+        if isinstance(task.parser, Absent):
+            task.parser()  # says what is missing
         return replace(request, parser=task.parser)
 
     def schema(self, request: Request) -> Schema | None:
@@ -166,13 +173,18 @@ class Assessor:
         bare = uncalibrated(request, generation, seen)
         if reason := unanswered(request, generation):
             return replace(bare, reason=reason)
+        if (schema := self.schema(request)) is not None:
+            bare = replace(bare, signals={**bare.signals, **measure_all(seen, schema)})
+        return self.of_signals(request, bare)
+
+    def of_signals(self, request: Request, bare: Confidence) -> Confidence:
+        """The confidence of an answer whose signals are known, as those of kept answers are."""
         task = self.task(request.task)
         if task is None or self.profile is None:
             return replace(bare, reason=self.foreign)
         if reason := self._other_decoding(task, request):
             return replace(bare, reason=reason, profile=self.profile.fingerprint)
-        signals = {**bare.signals, **measure_all(seen, task.schema)}
-        return self._calibrated(task, replace(bare, signals=signals), request.task)
+        return self._calibrated(task, bare, request.task)
 
     def _calibrated(self, task: TaskProfile, bare: Confidence, name: str) -> Confidence:
         assert self.profile is not None

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ PROMPT_KEYS = ("prompt", "question", "messages", "input")
 GOLD_KEYS = ("gold", "answer", "answers", "label", "target")
 ID_KEYS, GROUP_KEYS = ("id",), ("group", "group_id")
 PARTS = ("fit", "certify", "report")
+MOST_MARKS, MARK = 20_000, 4  # prompts that are told apart afterwards, bytes for each
+ANSWERS_FORMAT = "bitcal-answers"  # in the first line of a file of kept answers
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,20 @@ def read_examples(
     group_id: str | Callable[[Mapping[str, Any]], Any] | None = None,
     group_by: str | Sequence[str] = (),
     need_gold: bool = True,
+    judged: Collection[str] = (),
+    any_gold: bool = False,
 ) -> list[Example]:
     """Checked examples from a path to JSONL, or any iterable of dicts or (prompt, gold) pairs.
+
+    Right answers as SQuAD ({"text": [...]}) and TriviaQA ({"value", "aliases"}) keep them are
+    read; another dict only with `any_gold`, for a grader that knows it. Examples whose id is in
+    `judged` need none.
 
     >>> read_examples([("What is 1 + 1?", "2")])[0].gold
     '2'
     """
     keys = (group_by,) if isinstance(group_by, str) else tuple(group_by)
+    rule = _Rule(need_gold, judged, any_gold)
     found: list[Example] = []
     given: dict[str, str] = {}
     made: dict[str, int] = {}
@@ -57,7 +68,7 @@ def read_examples(
             example = row
         else:
             try:
-                example = _example(_mapping(row), group_id, keys, need_gold)
+                example = _example(_mapping(row), group_id, keys, rule)
             except BadRequest as err:
                 raise CalibrationError(f"{where}: {err.message}") from None
         if _has_id(row):
@@ -95,15 +106,21 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as err:
         raise CalibrationError(f"the examples {str(path)!r} cannot be read: {err}") from err
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            yield f"line {number} of {path.name}", json.loads(line)
+            row = json.loads(line)
         except ValueError as err:
             raise CalibrationError(
                 f"line {number} of {path.name} is not JSON ({err}): {line[:60]!r}"
             ) from None
+        if isinstance(row, Mapping) and row.get("format") == ANSWERS_FORMAT:
+            raise CalibrationError(
+                f"{str(path)!r} holds kept answers, not examples",
+                "Give the file of prompts as examples (--data), and this one as answers.",
+            )
+        yield f"line {number} of {path.name}", row
 
 
 def _mapping(row: Any) -> Mapping[str, Any]:
@@ -124,20 +141,57 @@ def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return next((row[k] for k in keys if row.get(k) is not None), None)
 
 
-def _example(row: Mapping[str, Any], group_id: Any, by: Sequence[str], need_gold: bool) -> Example:
+@dataclass(frozen=True)
+class _Rule:
+    """Which examples need a right answer, and of which kind."""
+
+    needed: bool
+    judged: Collection[str]
+    any_kind: bool
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """Sixteen hexadecimal digits that stand for a prompt: an example's id where it has none."""
+    text = json.dumps(prompt, sort_keys=True, default=str)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def marks_of(prompts: Iterable[Prompt]) -> str:
+    """Prompts as four bytes each, by which `is_marked` knows them again; empty for too many.
+
+    >>> marks = marks_of(["Is 1 even?", "Is 2 even?"])
+    >>> len(marks), is_marked("Is 2 even?", marks), is_marked("Is 3 even?", marks)
+    (12, True, False)
+    """
+    marks = {bytes.fromhex(prompt_digest(prompt))[:MARK] for prompt in prompts}
+    return b64encode(b"".join(sorted(marks))).decode() if len(marks) <= MOST_MARKS else ""
+
+
+def is_marked(prompt: Prompt, marks: str) -> bool:
+    return bytes.fromhex(prompt_digest(prompt))[:MARK] in _marks(marks)
+
+
+@lru_cache(maxsize=16)
+def _marks(text: str) -> frozenset[bytes]:
+    data = b64decode(text)
+    return frozenset(data[at : at + MARK] for at in range(0, len(data), MARK))
+
+
+def _example(row: Mapping[str, Any], group_id: Any, by: Sequence[str], rule: _Rule) -> Example:
     asked = _first(row, PROMPT_KEYS)
     if asked is None:
         raise BadRequest(f"no prompt in {sorted(row)!r}: it stands under {_list(PROMPT_KEYS)}")
     prompt = make_prompt(asked)
-    gold = _gold(row, need_gold)
-    digest = sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    digest = prompt_digest(prompt)
     own = _first(row, ID_KEYS)
+    name = digest if own is None else str(own)
+    gold = _gold(row, rule.needed and name not in rule.judged, rule.any_kind)
     group = _group(row, group_id)
     missing = [key for key in by if key not in row]
     if missing:
         raise BadRequest(f"no {missing[0]!r} to group by; the keys are {_list(sorted(row))}")
     return Example(
-        id=digest if own is None else str(own),
+        id=name,
         group=digest if group is None else str(group),
         prompt=prompt,
         gold=gold,
@@ -145,15 +199,43 @@ def _example(row: Mapping[str, Any], group_id: Any, by: Sequence[str], need_gold
     )
 
 
-def _gold(row: Mapping[str, Any], needed: bool) -> Any:
-    gold = _first(row, GOLD_KEYS)
+def _gold(row: Mapping[str, Any], needed: bool, any_kind: bool) -> Any:
+    gold = _plain(_first(row, GOLD_KEYS))
     if gold is None and needed:
         raise BadRequest(f"no right answer in {sorted(row)!r}: it stands under {_list(GOLD_KEYS)}")
+    if isinstance(gold, Mapping):
+        gold = gold if any_kind else _listed(gold)
     if isinstance(gold, (list, tuple)):
         if not gold and needed:
             raise BadRequest("the list of right answers is empty")
-        return tuple(g if isinstance(g, str) else str(g) for g in gold)
-    return gold if gold is None or isinstance(gold, (str, Mapping)) else str(gold)
+        return tuple(map(_text, gold))
+    return gold if gold is None or isinstance(gold, Mapping) else _text(gold)
+
+
+def _listed(gold: Mapping[str, Any]) -> Any:
+    """The right answers of a dict as the data sets SQuAD and TriviaQA keep them."""
+    if "text" in gold:
+        texts = _plain(gold["text"])
+        return texts if isinstance(texts, list) else [texts]
+    if "value" in gold:
+        return list(dict.fromkeys([gold["value"], *(_plain(gold.get("aliases")) or ())]))
+    raise BadRequest(
+        f"a right answer cannot be {dict(gold)!r:.100}: it is a text, a number, a list of them, "
+        "{'text': [...]} or {'value': ..., 'aliases': [...]}; any other needs a callable grader"
+    )
+
+
+def _plain(values: Any) -> Any:
+    return values.tolist() if hasattr(values, "tolist") else values
+
+
+def _text(gold: Any) -> str:
+    value = _plain(gold)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise BadRequest(f"a right answer is a text or a number, not {gold!r:.100}")
 
 
 def _group(row: Mapping[str, Any], group_id: Any) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 
 from bitcal_integrations import registry
 from bitcal_integrations.errors import BadRequest, UnknownName
+from bitcal_integrations.grading import name_of
 from bitcal_integrations.signals._span import probability
 from bitcal_integrations.types import Confidence, Generation, Observation, Request
 
@@ -228,7 +229,12 @@ def uncalibrated(
     free = [name for name, signal in _signals().items() if signal.NEEDS == "generation"]
     signals = measure_all(observation, Schema(tuple(free)))
     cut = request.parser is not None and generation.answer is None
-    reason = f"no_answer: nothing for parser {request.parser!r}" if cut else NO_PROFILE
+    reason = nothing_for(request.parser) if cut else NO_PROFILE
     mean = signals.get("mean_logprob")
     raw = None if mean is None else probability(mean)
     return Confidence(raw=raw, signals=signals, task=request.task, reason=reason)
+
+
+def nothing_for(parser: Any) -> str:
+    """The reason why a text without an answer for its parser has no confidence."""
+    return f"no_answer: nothing for parser {name_of(parser) if callable(parser) else parser!r}"

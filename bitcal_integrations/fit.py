@@ -8,48 +8,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import numpy as np
 
-from bitcal_integrations import metrics
-from bitcal_integrations.answered import Asking, Progress, answer_all, name_of
-from bitcal_integrations.calibrators import fit_calibrator
+from bitcal_integrations.answered import Asking, Progress, answer_all, comparable
 from bitcal_integrations.canary import CANARIES, Canary
-from bitcal_integrations.dataset import Example, read_examples, split
-from bitcal_integrations.decide import Certificate, certify_threshold
-from bitcal_integrations.errors import BadRequest, CalibrationError
+from bitcal_integrations.dataset import Example, marks_of, read_examples, split
+from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.features import Schema, make_schema
-from bitcal_integrations.profile import Profile, TaskProfile, decoding_of
+from bitcal_integrations.fitted import (
+    MAX_ERRORS,
+    FitOptions,
+    Fitted,
+    answered,
+    fit_rows,
+    fit_rows_together,
+)
+from bitcal_integrations.kept import judged_ids
+from bitcal_integrations.profile import Profile, TaskProfile, decoding_of, differing
 from bitcal_integrations.types import Labelled
 
-MAX_ERRORS = (0.05, 0.1, 0.2)
 FLIP_EXAMPLES, FLIP_BATCH = 64, 16
 PACKAGES = ("bitcal-integrations", "torch", "transformers", "optimum-quanto", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How rows become a calibrator and certificates."""
-
-    method: str = "auto"
-    objective: Literal["nll", "brier"] = "nll"
-    max_errors: tuple[float, ...] = MAX_ERRORS
-    delta: float = 0.1
-    label_source: str = "labels"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What came of the rows of one task."""
-
-    calibrator: Any
-    certificates: tuple[Certificate, ...]
-    counts: dict[str, int]
-    scores: dict[str, Any]
 
 
 def fit_profile(
@@ -78,8 +61,9 @@ def fit_profile(
 
     `examples` is a path to JSONL, a data set or a list of {"prompt", "gold"}; `answers` a file
     that keeps every answer as it comes, so that a cut run goes on; `parts` the shares of fit,
-    certify and report. With `gold="teacher"` the answers of the model `teacher` stand in for
-    right ones, and the profile then says "agrees with". `options` are those of `ask`.
+    certify and report. What `bitcal label` judged in that file needs no right answer. With
+    `gold="teacher"` the answers of the model `teacher` stand in for right ones, and the profile
+    then says "agrees with". `options` are those of `ask`.
     """
     if gold not in ("labels", "teacher") or (gold == "teacher") != (teacher is not None):
         raise BadRequest(
@@ -89,20 +73,71 @@ def fit_profile(
     if {"features", "return_errors"} & set(options):
         raise BadRequest("return_errors is not an option of fit_profile")
     schema = features if isinstance(features, Schema) else make_schema(features)
-    asked = read_examples(examples, group_id=group_id, group_by=group_by, need_gold=teacher is None)
+    source = "labels" if teacher is None else f"teacher: {teacher.name}"
+    how = FitOptions(method, objective, tuple(max_errors), delta, source, seed)
+    split((), parts)  # shares that are none are refused before anything is asked
+    asked = read_examples(
+        examples, group_id=group_id, group_by=group_by, need_gold=teacher is None,
+        judged=judged_ids(answers), any_gold=callable(grader),
+    )  # fmt: skip
     options |= {"parser": parser} if parser is not None else {}
     asking = Asking(grader, schema, "default", options, progress)
-    bare = _bare(model)
+    bare = unprofiled(model)
     if teacher is not None:
         asked = taught(teacher, asked, asking, answers)
     place = split(asked, parts, seed)
     rows = [replace(r, part=place[r.id]) for r in answer_all(bare, asked, asking, answers)]
-    source = "labels" if teacher is None else f"teacher: {teacher.name}"
-    how = FitOptions(method, objective, tuple(max_errors), delta, source, seed)
     return profile_of(bare, rows, schema, asking, how, task)
 
 
-def _bare(model: Any) -> Any:
+def fit_profiles(
+    models: Mapping[str, Any],
+    examples: Any,
+    *,
+    parser: Any = None,
+    grader: Any = "normalised",
+    task: str = "default",
+    group_id: Any = None,
+    features: Schema | Sequence[str] | None = None,
+    method: str = "auto",
+    parts: Sequence[float] = (0.5, 0.25, 0.25),
+    max_errors: Sequence[float] = MAX_ERRORS,
+    delta: float = 0.1,
+    answers: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Profile]:
+    """A profile per weight type of one model, fitted together: {name: model} -> {name: Profile}.
+
+    All share the shape of the calibrator, and each has an offset, shrunk to how far the types lie
+    apart. Certificates hold for all of them at once, so that the best may be taken. Options are
+    those of `fit_profile`; answers are kept in `answers`.NAME.
+    """
+    if not models:
+        raise BadRequest("models={} is not allowed: it maps each name to a loaded model")
+    schema = features if isinstance(features, Schema) else make_schema(features)
+    asked = read_examples(examples, group_id=group_id)
+    place = split(asked, parts, seed)
+    options |= {"parser": parser} if parser is not None else {}
+    asking = Asking(grader, schema, "default", options, progress)
+    bare = {name: unprofiled(model) for name, model in models.items()}
+    rows = {
+        name: [
+            replace(r, part=place[r.id])
+            for r in answer_all(one, asked, asking, answers and f"{os.fspath(answers)}.{name}")
+        ]
+        for name, one in bare.items()
+    }
+    how = FitOptions(method, "nll", tuple(max_errors), delta, "labels", seed, len(models))
+    fitted = fit_rows_together(rows, schema, how)
+    return {
+        name: profile_of(bare[name], rows[name], schema, asking, how, task, fitted[name])
+        for name in models
+    }
+
+
+def unprofiled(model: Any) -> Any:
     """The model without its profile: what it measures must not depend on an older one."""
     return model.without_profile() if model.profile is not None else model
 
@@ -110,12 +145,16 @@ def _bare(model: Any) -> Any:
 def taught(
     teacher: Any, examples: Sequence[Example], asking: Asking, answers: Any
 ) -> list[Example]:
-    """The examples with the teacher's answers as gold; those it did not answer are left out."""
+    """The examples with the teacher's answers as gold.
+
+    Those it did not answer, or not in a form that the grader compares, are left out.
+    """
     keep = None if answers is None else f"{os.fspath(answers)}.teacher"
     bare = [replace(e, gold=None) for e in examples]
     said = answer_all(teacher, bare, replace(asking, schema=None), keep)
     known = {r.id: r.answer or r.text.strip() for r in said if r.answer or r.text.strip()}
-    return [replace(e, gold=known[e.id]) for e in examples if e.id in known]
+    found = [replace(e, gold=known[e.id]) for e in examples if e.id in known]
+    return [e for e in found if comparable(e.gold, asking.grader)]
 
 
 def profile_of(
@@ -125,15 +164,18 @@ def profile_of(
     asking: Asking,
     how: FitOptions,
     task: str = "default",
+    fitted: Fitted | None = None,
 ) -> Profile:
-    """The profile that answered rows give; the model is asked a few of them again for flips."""
-    fitted = fit_rows(rows, schema, how)
+    """The profile that answered rows give; the model is asked a few of them again for flips.
+
+    `fitted` is what came of the rows, where that is known already.
+    """
+    fitted = fitted or fit_rows(rows, schema, how)
     options = dict(asking.options or {})
     request = model.request_of("", **options)
-    parser = request.parser
     one = TaskProfile(
-        parser=name_of(parser) if callable(parser) else parser,
-        grader=asking.grader if isinstance(asking.grader, str) else name_of(asking.grader),
+        parser=request.parser,
+        grader=asking.grader,
         decoding=decoding_of(request),
         schema=schema,
         calibrator=fitted.calibrator,
@@ -142,6 +184,7 @@ def profile_of(
         counts=fitted.counts,
         scores=fitted.scores,
         flips=flips(model, rows, schema, fitted, asking),
+        seen=_seen(rows),
     )
     return Profile(
         parts=model.fingerprint_parts,
@@ -152,73 +195,11 @@ def profile_of(
     )
 
 
-def fit_rows(rows: Sequence[Labelled], schema: Schema, how: FitOptions) -> Fitted:
-    """Fit on the fit part, certify on the certify part, measure on the report part."""
-    usable = {part: _usable(rows, schema, part) for part in ("fit", "certify", "report")}
-    fit, certify, report = usable["fit"], usable["certify"], usable["report"]
-    if not len(fit.y):
-        raise CalibrationError(
-            f"none of the {len(rows)} examples gave an answer with a verdict to fit on",
-            "Check the parser and the grader on a few answers.",
-        )
-    calibrator = fit_calibrator(
-        fit.x, fit.y, names=schema.names, method=how.method, objective=how.objective,
-        groups=fit.groups,
-    )  # fmt: skip
-    certificates = tuple(
-        certify_threshold(
-            calibrator(certify.x), certify.y, max_error=e, delta=how.delta,
-            groups=certify.groups, label_source=how.label_source,
-            simultaneous=len(how.max_errors),
-        )
-        for e in (how.max_errors if len(certify.y) else ())
-    )  # fmt: skip
-    return Fitted(calibrator, certificates, _counts(rows, usable), _scores(calibrator, fit, report))
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The rows of one part that have a verdict and every feature."""
-
-    x: np.ndarray
-    y: np.ndarray
-    raw: np.ndarray
-    groups: np.ndarray
-
-
-def _usable(rows: Sequence[Labelled], schema: Schema, part: str) -> _Part:
-    mine = [r for r in rows if r.part == part and r.correct is not None and answered(r)]
-    pairs = [(r, schema.vector(r.confidence.signals)) for r in mine]
-    pairs = [(r, v) for r, v in pairs if np.isfinite(v).all() and r.confidence.raw is not None]
-    return _Part(
-        np.array([v for _, v in pairs]).reshape(len(pairs), len(schema.names)),
-        np.array([r.correct for r, _ in pairs], dtype=float),
-        np.array([r.confidence.raw for r, _ in pairs], dtype=float),
-        np.array([r.group for r, _ in pairs], dtype=object),
-    )
-
-
-def answered(row: Labelled) -> bool:
-    """Whether a row holds an answer; what has none is unknown, and nothing is fitted on it."""
-    return row.finish != "error" and not row.confidence.reason.startswith("no_answer")
-
-
-def _counts(rows: Sequence[Labelled], usable: Mapping[str, _Part]) -> dict[str, int]:
-    return {
-        **{part: len(found.y) for part, found in usable.items()},
-        "examples": len(rows),
-        "unanswered": sum(not answered(r) for r in rows),
-        "unjudged": sum(r.correct is None for r in rows if answered(r)),
-    }
-
-
-def _scores(calibrator: Any, fit: _Part, report: _Part) -> dict[str, Any]:
-    """Metrics of the report part for the base rate, the raw score and the calibrated one."""
-    if not len(report.y):
-        return {}
-    base = np.full(len(report.y), float(np.mean(fit.y)))
-    scores = {"base": base, "raw": report.raw, "calibrated": calibrator(report.x)}
-    return {name: metrics.summary(p, report.y, groups=report.groups) for name, p in scores.items()}
+def _seen(rows: Sequence[Labelled]) -> dict[str, str]:
+    """Marks of the judged prompts of the parts that a report must leave out."""
+    parts = ("fit", "certify")
+    judged = {p: [r.prompt for r in rows if r.part == p and r.correct is not None] for p in parts}
+    return {part: marks_of(prompts) for part, prompts in judged.items() if prompts}
 
 
 def flips(
@@ -270,16 +251,21 @@ def evaluate(
 ) -> list[Labelled]:
     """Answer and grade examples with the model as it is, for a report; nothing is fitted.
 
-    Without a grader it is the one of the model's profile, else "normalised".
+    Without a grader it is the one of the model's profile, else "normalised". Rows that the profile
+    was fitted or certified on have that `part`, and a report leaves them out.
     """
     profile = model.profile
     if grader is None:
         grader = profile.task(task).grader if profile is not None else "normalised"
-    asked = read_examples(examples, group_id=group_id, group_by=group_by, need_gold=False)
-    # Without a profile the features are those that fit_profile measures: it can go on from here.
-    schema = make_schema(None) if profile is None else None
-    asking = Asking(grader, schema, task, options, progress)
-    return [replace(r, part="report") for r in answer_all(model, asked, asking, answers)]
+    asked = read_examples(
+        examples, group_id=group_id, group_by=group_by, need_gold=False, any_gold=callable(grader)
+    )
+    # The features are those that fit_profile measures: it can go on from these answers.
+    asking = Asking(grader, make_schema(None), task, options, progress)
+    rows = answer_all(model, asked, asking, answers)
+    if profile is None or differing(profile.parts, model.fingerprint_parts):
+        return [replace(r, part="report") for r in rows]
+    return [replace(r, part=profile.task(task).part_of(r.prompt)) for r in rows]
 
 
 def _versions() -> dict[str, str]:
@@ -292,4 +278,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-__all__ = ["FitOptions", "answered", "evaluate", "fit_profile", "fit_rows"]
+__all__ = [
+    "MAX_ERRORS",
+    "FitOptions",
+    "answered",
+    "evaluate",
+    "fit_profile",
+    "fit_profiles",
+    "fit_rows",
+]

@@ -19,9 +19,8 @@ from bitcal_integrations.errors import CalibrationError
 Array: TypeAlias = np.ndarray
 Metric: TypeAlias = Callable[[Any, Any], float]
 
-SMALLEST = float(
-    np.finfo(np.float64).eps
-)  # a probability of exactly 0 costs -log of this in `nll`, not infinity
+# A probability of exactly 0 costs -log of this in `nll`, not infinity.
+SMALLEST = float(np.finfo(np.float64).eps)
 Z95 = 1.959963984540054
 
 
@@ -55,7 +54,7 @@ class RiskCoverage(NamedTuple):
 
 def checked(p: Any, y: Any) -> tuple[Array, Array]:
     """Both as float arrays of one length, or an error that names the first wrong row."""
-    p, y = np.asarray(p, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    p, y = numbers("p", p), numbers("y", y)
     if p.ndim != 1 or p.shape != y.shape or not p.size:
         raise CalibrationError(
             f"p and y must be two lists of one length above 0, not {p.shape} and {y.shape}"
@@ -64,6 +63,33 @@ def checked(p: Any, y: Any) -> tuple[Array, Array]:
     _refuse((p < 0) | (p > 1), p, "p", "a probability lies between 0 and 1")
     _refuse((y != 0) & (y != 1), y, "y", "a label is 0 (wrong) or 1 (right)")
     return p, y
+
+
+def numbers(name: str, values: Any) -> Array:
+    """As a float array, or an error that quotes what is no number."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{name} must hold numbers only: {error}") from error
+
+
+def group_numbers(groups: Any, n: int) -> Array:
+    """A whole number from 0 on for the group of each of n rows, alike for rows of one group.
+
+    >>> group_numbers(["b", "a", "b"], 3).tolist()
+    [1, 0, 1]
+    """
+    try:
+        named = np.asarray(groups)
+        lost = [g for g in named.reshape(-1).tolist() if g is None or g != g]
+        where = np.unique([] if lost else named, return_inverse=True)[1].reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"groups must be all texts or all numbers: {error}") from error
+    if named.shape != (n,):
+        raise CalibrationError(f"groups has the shape {named.shape}; one per row is ({n},)")
+    if lost:
+        raise CalibrationError(f"groups holds {lost[0]!r}; every row needs the name of its group")
+    return where
 
 
 def _refuse(bad: Array, values: Array, name: str, allowed: str) -> None:
@@ -182,6 +208,8 @@ def wilson(right: float, n: int, z: float = Z95) -> tuple[float, float]:
     >>> [round(v, 3) for v in wilson(8, 10)]
     [0.49, 0.943]
     """
+    if n < 1:
+        raise CalibrationError(f"a share of n={n!r} rows has no interval; n is 1 or more")
     share, spread = right / n, z * z / n
     middle = (share + spread / 2) / (1 + spread)
     half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
@@ -211,14 +239,9 @@ def risk_coverage(p: Any, y: Any) -> RiskCoverage:
 
 
 def bootstrap(
-    metric: Metric,
-    p: Any,
-    y: Any,
-    groups: Any = None,
-    draws: int = 1000,
-    seed: int = 0,
+    metric: Metric, p: Any, y: Any, groups: Any = None, draws: int = 1000, seed: int = 0,
     level: float = 0.95,
-) -> tuple[float, float]:
+) -> tuple[float, float]:  # fmt: skip
     """Percentile interval of metric(p, y); whole groups are drawn where rows belong together.
 
     Draws in which the metric is undefined are left out; NaN where it always is.
@@ -244,10 +267,7 @@ def _members(groups: Any, n: int) -> tuple[Array, Array]:
     """The rows in the order of their groups, and where each group starts."""
     if groups is None:
         return np.arange(n), np.arange(n)
-    groups = np.asarray(groups)
-    if groups.shape != (n,):
-        raise CalibrationError(f"groups has the shape {groups.shape}; one per row is ({n},)")
-    _, where = np.unique(groups, return_inverse=True)
+    where = group_numbers(groups, n)
     order = np.argsort(where, kind="stable")
     return order, np.flatnonzero(np.diff(where[order], prepend=-1))
 

@@ -12,17 +12,19 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bitcal_integrations import calibrators
 from bitcal_integrations.canary import CANARIES, Canary, Check, answer_of, by_options, judge
+from bitcal_integrations.dataset import is_marked
 from bitcal_integrations.decide import Certificate
 from bitcal_integrations.errors import ProfileError
 from bitcal_integrations.features import Schema
-from bitcal_integrations.types import Record, Request
+from bitcal_integrations.grading import Absent, name_of
+from bitcal_integrations.types import Prompt, Record, Request
 
 FORMAT, VERSION = "bitcal-profile", 1
 FILE_NAME = "bitcal_profile.json"  # beside the weights, where profile="auto" finds it
@@ -34,12 +36,13 @@ def decoding_of(request: Request) -> dict[str, Any]:
     Never max_new_tokens, seed or the prompt; top_p means nothing where decoding is greedy.
     """
     greedy = request.temperature == 0
-    parser = request.parser
+    parser, schema = request.parser, request.response_schema
     return {
+        **({} if schema is None else {"response_schema": fingerprint_of(schema)}),
         "temperature": float(request.temperature),
         "top_p": None if greedy else request.top_p,
         "stop": list(request.stop),
-        "parser": getattr(parser, "__name__", "callable") if callable(parser) else parser,
+        "parser": name_of(parser) if callable(parser) else parser,
         "loop_stop": request.loop_stop,
         "chat": request.chat is not False,
         "chat_template_kwargs": dict(request.chat_template_kwargs),
@@ -80,10 +83,13 @@ class TaskProfile:
     labels per part and what could not be used, `flips` how many decisions at `threshold` changed
     between batch 1 and batch 16, of `n`. `label_source` is "labels", or "teacher: NAME" where a
     stronger model's answers stood in: the confidence then means "agrees with", not "is right".
+    `transferred_from` is the fingerprint of the profile that the calibrator was carried over from.
+    A `parser` or `grader` of your own is kept while the profile is in memory; a file holds its name
+    alone. `seen` marks the prompts of the fit and certify parts.
     """
 
-    parser: str | None
-    grader: str
+    parser: str | Callable[..., Any] | None
+    grader: str | Callable[..., Any]
     decoding: Mapping[str, Any]
     schema: Schema
     calibrator: Any
@@ -93,6 +99,11 @@ class TaskProfile:
     scores: Mapping[str, Any] = field(default_factory=dict)
     flips: Mapping[str, Any] = field(default_factory=dict)
     transferred_from: str | None = None
+    seen: Mapping[str, str] = field(default_factory=dict)
+
+    def part_of(self, prompt: Prompt) -> str:
+        """The part that a prompt was in: fit or certify, else report, as all that is new."""
+        return next((p for p, marks in self.seen.items() if is_marked(prompt, marks)), "report")
 
     @property
     def claim(self) -> str:
@@ -106,8 +117,8 @@ class TaskProfile:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "parser": self.parser,
-            "grader": self.grader,
+            "parser": Absent.mark(self.parser),
+            "grader": Absent.mark(self.grader),
             "decoding": dict(self.decoding),
             "schema": self.schema.to_dict(),
             "calibrator": self.calibrator.to_dict(),
@@ -117,6 +128,7 @@ class TaskProfile:
             "scores": dict(self.scores),
             "flips": dict(self.flips),
             "transferred_from": self.transferred_from,
+            "seen": dict(self.seen),
         }
 
     @classmethod
@@ -124,6 +136,8 @@ class TaskProfile:
         return cls(
             **{
                 **data,
+                "parser": Absent.of("parser", data["parser"]),
+                "grader": Absent.of("grader", data["grader"]),
                 "schema": Schema.from_dict(data["schema"]),
                 "calibrator": calibrators.from_dict(data["calibrator"]),
                 "certificates": tuple(Certificate.from_dict(c) for c in data["certificates"]),
@@ -147,12 +161,36 @@ class Profile:
 
     def task(self, name: str = "default") -> TaskProfile:
         """A task by its name; "default" is the default one, unless one has that very name."""
-        if name not in self.tasks and name == "default":
-            name = self.default
+        return self.tasks[self.name_of(name)]
+
+    def name_of(self, task: str = "default") -> str:
+        """The very name of a task."""
+        name = self.default if task == "default" and task not in self.tasks else task
         if name not in self.tasks:
             known = ", ".join(map(repr, self.tasks))
             raise ProfileError(f"the profile has no task {name!r}: it was measured on {known}")
-        return self.tasks[name]
+        return name
+
+    def options(self, task: str = "default") -> dict[str, Any]:
+        """The options of `ask` that a task was measured with, the longest of its answers too."""
+        one, name = self.task(task), self.name_of(task)
+        chat = None if one.decoding["chat"] else False
+        longest = [c.max_new_tokens for c in self.canaries if c.task == name]
+        length = {"max_new_tokens": max(longest)} if longest else {}
+        return {**one.decoding, "parser": one.parser, "chat": chat, **length}
+
+    def using(self, task: str = "default", *, parser: Any = None, grader: Any = None) -> Profile:
+        """The profile with your functions where its file holds only their names."""
+        name = self.name_of(task)
+        one = self.tasks[name]
+        for role, given in (("parser", parser), ("grader", grader)):
+            if given is None:
+                continue
+            mine = getattr(one, role)
+            if (name_of(mine) if callable(mine) else mine) != name_of(given):
+                raise ProfileError(f"{role}={name_of(given)} is not what was measured: {mine!r}")
+            one = replace(one, **{role: given})
+        return replace(self, tasks={**self.tasks, name: one})
 
     def with_tasks(self, other: Profile) -> Profile:
         """Both profiles' tasks, of the same model; the other's win where names are equal."""
@@ -187,10 +225,11 @@ class Profile:
         )  # fmt: skip
 
     def _options(self, canary: Canary) -> dict[str, Any]:
-        task = self.task(canary.task)
-        options = {**task.decoding, "parser": task.parser, "task": canary.task}
-        options["chat"] = None if options["chat"] else False
-        return {**options, "max_new_tokens": canary.max_new_tokens}
+        own = {"task": canary.task, "max_new_tokens": canary.max_new_tokens}
+        options = {**self.options(canary.task), **own}
+        if isinstance(options["parser"], Absent):
+            options["parser"]()  # says what is missing
+        return options
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -209,6 +248,7 @@ class Profile:
         if data.get("format") != FORMAT or data.get("version") != VERSION:
             found = f"format {data.get('format')!r}, version {data.get('version')!r}"
             raise ProfileError(f"{found} is not a profile of this release: {FORMAT!r}, {VERSION}")
+        _check_whole(data)
         return cls(
             parts=data["parts"],
             tasks={name: TaskProfile.from_dict(t) for name, t in data["tasks"].items()},
@@ -240,8 +280,17 @@ class Profile:
             return cls.from_dict(data)
         except OSError as err:
             raise ProfileError(f"the profile {str(path)!r} cannot be read: {err.strerror}") from err
-        except (ValueError, KeyError, TypeError) as err:
+        except (ValueError, KeyError, TypeError, AttributeError) as err:
             raise ProfileError(f"{str(path)!r} is not a whole profile: {err!r:.200}") from err
+
+
+def _check_whole(data: Mapping[str, Any]) -> None:
+    for key in ("parts", "tasks", "made_with"):
+        if not isinstance(data.get(key), Mapping) or (key != "made_with" and not data[key]):
+            raise ProfileError(f"{key} {data.get(key)!r:.60} is not what a whole profile has")
+    if data.get("default") not in data["tasks"]:
+        known = ", ".join(map(repr, data["tasks"]))
+        raise ProfileError(f"the default task {data.get('default')!r:.60} is none of {known}")
 
 
 def _of(canaries: Sequence[Canary], task: str) -> list[Canary]:

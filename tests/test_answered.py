@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bitcal_integrations.answered import Asking, answer_all, gold_of, read_answers
+from bitcal_integrations.answered import (
+    Asking,
+    add_verdicts,
+    answer_all,
+    gold_of,
+    read_answers,
+)
 from bitcal_integrations.dataset import Example, read_examples
-from bitcal_integrations.errors import CalibrationError, EngineClosed
+from bitcal_integrations.errors import CalibrationError, EngineClosed, UnknownName
+from bitcal_integrations.kept import judged_ids
 from bitcal_integrations.testing.toy import ToyModel
 from bitcal_integrations.types import Labelled
 
@@ -116,6 +124,79 @@ def test_a_file_of_something_else(toy: Counting, tmp_path: Path) -> None:
     assert keep.read_text() == "my notes\n"
     with pytest.raises(CalibrationError, match="cannot be kept"):
         answer_all(toy, EXAMPLES, HOW, tmp_path / "no" / "folder.jsonl")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"one line without its end",
+        b'{"format": "bitcal-answers"',  # a header of ours that was cut
+        b"[1]\n",
+        b'"x"\n',
+        b"null\n",
+        b"\n",
+        b"\xff\xfe\x00\x01\n\x80",
+        b'{"format": "bitcal-answers"}\n[1]\n',
+        b'{"format": "bitcal-answers"}\n"x"\n',
+    ],
+)
+def test_a_file_of_something_else_is_left_as_it_is(
+    toy: Counting, tmp_path: Path, data: bytes
+) -> None:
+    keep = tmp_path / "notes.txt"
+    keep.write_bytes(data)
+    for read in (
+        lambda: answer_all(toy, EXAMPLES, HOW, keep),
+        lambda: read_answers(keep),
+        lambda: add_verdicts(keep).__enter__(),
+    ):
+        with pytest.raises(CalibrationError, match="does not hold kept answers"):
+            read()
+        assert keep.read_bytes() == data
+    assert toy.asked == 0
+
+
+def test_verdicts_go_behind_whole_lines(toy: Counting, tmp_path: Path) -> None:
+    keep = tmp_path / "answers.jsonl"
+    answer_all(toy, EXAMPLES[:3], HOW, keep)
+    whole = keep.read_bytes()
+    keep.write_bytes(whole + b'{"id": "half a li')
+    with add_verdicts(keep) as (kept, add):
+        rows = list(kept.rows.values())
+        add(replace(rows[0], correct=None))
+        with pytest.raises(CalibrationError, match="another process writes"):
+            answer_all(toy, EXAMPLES[:3], HOW, keep)
+    assert keep.read_bytes().startswith(whole)
+    assert [r.correct for r in read_answers(keep)].count(None) == 1
+    assert len(keep.read_bytes().splitlines()) == 5
+
+
+def test_a_verdict_stands_for_a_right_answer(toy: Counting, tmp_path: Path) -> None:
+    keep = tmp_path / "answers.jsonl"
+    bare = [replace(e, gold=None) for e in EXAMPLES[:3]]
+    answer_all(toy, bare, HOW, keep)
+    assert judged_ids(keep) == judged_ids(tmp_path / "none") == judged_ids(None) == set()
+    with add_verdicts(keep) as (kept, add):
+        add(replace(kept.rows[bare[1].id], correct=True))
+    assert judged_ids(keep) == {e.id for e in bare}
+    assert [r.correct for r in answer_all(toy, bare, HOW, keep)] == [None, True, None]
+
+
+def test_what_no_answer_can_equal_is_refused_before_anything_is_asked(toy: Counting) -> None:
+    with pytest.raises(CalibrationError, match="'q7': the gold 'wrong' is no number"):
+        answer_all(toy, [*EXAMPLES[1:4], Example("q7", "q7", "Why?", "wrong")], Asking("numeric"))
+    with pytest.raises(UnknownName, match="'gsm9' is not a parser"):
+        answer_all(toy, EXAMPLES, Asking("exact", options={"parser": "gsm9"}))
+    assert toy.asked == 0
+
+
+def test_a_default_of_the_model_is_part_of_the_question(tmp_path: Path) -> None:
+    keep = tmp_path / "answers.jsonl"
+    with ToyModel(QUESTIONS) as toy:
+        answer_all(toy, EXAMPLES[:3], HOW, keep)
+        toy._defaults["stop"] = ("8",)
+        with pytest.raises(CalibrationError, match="another options"):
+            answer_all(toy, EXAMPLES[:3], HOW, keep)
 
 
 def test_a_failed_example_is_kept_out_of_the_file_and_asked_again(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_a_calibrated_answer(model: CalibratedModel) -> None:
         ({"parser": "gsm8k"}, "no_answer: nothing for parser 'gsm8k'"),
         ({"parser": "first_line"}, "parser is 'first_line', measured was None"),
         ({"chat": False}, "chat is False, measured was True"),
+        ({"response_schema": {"type": "integer"}}, "another decoding: response_schema is '"),
     ],
 )
 def test_another_decoding_is_unknown(model: CalibratedModel, options: Any, reason: str) -> None:
@@ -95,6 +96,13 @@ def test_what_holds_no_answer(generation: Generation, parser: str | None, reason
     confidence = Assessor(profile_for(parser), PARTS).confidence(request, generation)
     assert confidence.value is None
     assert reason in confidence.reason
+
+
+def test_a_tool_call_is_no_answer() -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    call = Generation('<tool_call>{"name": "add", "arguments": {}}</tool_call>', "stop")
+    assert unanswered(Request("q", tools=(tool,)), call) == "no_answer: the text calls a tool"
+    assert unanswered(Request("q"), call) == ""
 
 
 def test_a_cut_text_with_its_answer_is_answered() -> None:

@@ -59,6 +59,10 @@ def test_equal_prompts_are_one_group_with_ids_of_their_own() -> None:
         ([{"prompt": 3, "gold": "1"}], "example 1: a prompt is a string"),
         ([{"prompt": "a", "gold": []}], "the list of right answers is empty"),
         ([("a", "1", "2")], "a dict or a (prompt, gold) pair"),
+        ([("a", [None, "b"])], "a right answer is a text or a number, not None"),
+        ([("a", [["b"]])], "a right answer is a text or a number, not ['b']"),
+        ([("a", {"answer": "b"})], "a right answer cannot be {'answer': 'b'}"),
+        ([("a", {"text": []})], "the list of right answers is empty"),
         ([], "there are no examples"),
         (5, "a path to JSONL or an iterable"),
         ([{"prompt": "a", "gold": 1, "id": 1}, {"prompt": "b", "gold": 2, "id": 1}], "id '1'"),
@@ -81,6 +85,34 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
         read_examples([("a", "1")], group_id="topic")
     with pytest.raises(CalibrationError, match="no 'level' to group by"):
         read_examples([("a", "1")], group_by="level")
+
+
+def test_right_answers_as_squad_and_trivia_qa_keep_them() -> None:
+    squad = {"question": "a", "answers": {"text": ["Rome", "in Rome"], "answer_start": [3, 0]}}
+    trivia = {"question": "b", "answer": {"value": "Nile", "aliases": ["Nile", "River Nile"]}}
+    own = {"prompt": "c", "gold": {"tests": "assert f() == 1"}}
+    found = read_examples([squad, trivia])
+    assert [e.gold for e in found] == [("Rome", "in Rome"), ("Nile", "River Nile")]
+    assert read_examples([own], any_gold=True)[0].gold == {"tests": "assert f() == 1"}
+
+
+def test_a_line_ends_where_json_lines_end(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    text = '{"prompt": "one\u2028two\x85three\x0c", "gold": "1"}\r\n{"prompt": "b", "gold": "2"}\n'
+    path.write_bytes(text.replace("\x0c", "\\f").encode())
+    first, second = read_examples(path)
+    assert first.prompt == "one\u2028two\x85three\x0c"
+    assert second.gold == "2"
+
+
+def test_what_is_judged_needs_no_right_answer(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "id": 1}, {"prompt": "b", "id": 2}]
+    assert [e.gold for e in read_examples(rows, judged={"1", "2"})] == [None, None]
+    with pytest.raises(CalibrationError, match="example 2: no right answer"):
+        read_examples(rows, judged={"1"})
+    kept = lines(tmp_path / "kept.jsonl", {"format": "bitcal-answers"}, {"id": "1"})
+    with pytest.raises(CalibrationError, match="holds kept answers, not examples"):
+        read_examples(kept)
 
 
 def test_parts_hold_whole_groups_in_their_shares() -> None:

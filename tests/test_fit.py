@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bitcal_integrations.dataset import split
-from bitcal_integrations.errors import BadRequest, CalibrationError
+from bitcal_integrations.errors import BadRequest, BitcalError, CalibrationError, ProfileError
 from bitcal_integrations.fit import FitOptions, evaluate, fit_profile, fit_rows
 from bitcal_integrations.model import CalibratedModel
 from bitcal_integrations.profile import Profile
@@ -126,9 +126,130 @@ def test_what_gold_may_be(model: CalibratedModel, options: dict[str, Any]) -> No
         fit_profile(model, EXAMPLES[:4], **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "magic"}, "'magic'"),
+        ({"objective": "log"}, "objective='log'"),
+        ({"delta": 1.5}, "delta=1.5"),
+        ({"max_errors": (0.1, 2)}, "max_error=2"),
+        ({"parts": (0.5, 0.5)}, "three shares"),
+        ({"grader": "fair"}, "'fair' is not a grader"),
+        ({"parser": "magic"}, "'magic' is not a parser"),
+        ({"temperature": -1}, "temperature=-1"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_asked(
+    options: dict[str, Any], words: str
+) -> None:
+    with plain() as model:
+        model.add_sink(lambda record: pytest.fail("a question was asked"))
+        with pytest.raises(BitcalError, match=words):
+            fit_profile(model, EXAMPLES, **options)
+
+
+def words_of(text: str) -> str | None:
+    return text.split()[0] if text.split() else None
+
+
+def equal(answer: str, gold: Any) -> bool:
+    return bool(answer == gold["is"])
+
+
+def test_functions_of_the_user_stay_in_memory_and_leave_their_names_in_the_file(
+    model: CalibratedModel, tmp_path: Path
+) -> None:
+    examples = [{"prompt": e["prompt"], "gold": {"is": e["gold"]}} for e in EXAMPLES[:300]]
+    served = model.without_profile()
+    profile = fit_profile(model, examples, parser=words_of, grader=equal)
+    served.use_profile(profile)
+    assert served.ask("Question 3?").confidence.calibrated
+    assert profile.check(model).state == "same"
+    assert {r.part for r in evaluate(served, examples)} == {"fit", "certify", "report"}
+    profile.save(tmp_path / "p.json")
+    again = Profile.load(tmp_path / "p.json")
+    assert again.to_dict() == profile.to_dict()
+    served.use_profile(again)
+    needs = rf"needs parser=<your function> \({__name__}\.words_of\)"
+    for use in (
+        lambda: served.ask("Question 3?"),
+        lambda: again.check(model),
+        lambda: evaluate(served, examples, grader=equal),
+    ):
+        with pytest.raises(ProfileError, match=needs):
+            use()
+    assert served.ask("Question 3?", parser=words_of).confidence.calibrated
+    other = served.ask("Question 3?", parser=lambda text: text.split()[0]).confidence
+    assert "another decoding: parser is" in other.reason
+    served.use_profile(again.using(parser=words_of))
+    assert served.ask("Question 3?").confidence.calibrated
+    with pytest.raises(ProfileError, match=r"needs grader=<your function> \(.*\.equal\)"):
+        evaluate(served, examples)
+    assert evaluate(served, examples[:3], grader=equal)[0].confidence.calibrated
+    with pytest.raises(ProfileError, match="is not what was measured"):
+        again.using(parser=equal)
+
+
+def test_lambdas_are_told_apart(model: CalibratedModel) -> None:
+    served = model.without_profile()
+    served.use_profile(fit_profile(model, EXAMPLES[:100], parser=lambda text: text[:4] or None))
+    same = served.ask("Question 3?", parser=lambda text: text[:4] or None)
+    other = served.ask("Question 3?", parser=lambda text: text[:3] or None)
+    assert same.confidence.calibrated
+    assert not other.confidence.calibrated
+
+
+def test_rows_that_the_profile_was_made_on_are_known_again(
+    model: CalibratedModel, profile: Profile
+) -> None:
+    served = model.without_profile()
+    served.use_profile(profile)
+    place = split_of_examples()
+    fresh = [{"prompt": f"Question {n}?", "gold": "x"} for n in range(N, N + 5)]
+    with plain() as bare:
+        assert {r.part for r in evaluate(bare, EXAMPLES[:9], grader="exact")} == {"report"}
+    rows = evaluate(served, EXAMPLES)
+    assert {r.id: r.part for r in rows} == place
+    served.use_profile(Profile.from_dict(json.loads(json.dumps(profile.to_dict()))))
+    again = [{"prompt": e["prompt"], "gold": e["gold"], "group": "one"} for e in EXAMPLES[:50]]
+    assert [r.part for r in evaluate(served, again)] == [place[e["id"]] for e in EXAMPLES[:50]]
+    assert {profile.task().part_of(e["prompt"]) for e in fresh} == {"report"}
+
+
+def test_kept_answers_serve_with_any_profile(
+    model: CalibratedModel, profile: Profile, tmp_path: Path
+) -> None:
+    """Evaluated without a profile, fitted on, evaluated with the profile: nothing asked again."""
+    keep = tmp_path / "answers.jsonl"
+    served = model.without_profile()
+    evaluate(served, EXAMPLES[:200], grader="exact", answers=keep)
+    size = keep.stat().st_size
+    served.use_profile(profile)
+    asked = [0]
+    served.add_sink(lambda record: asked.__setitem__(0, asked[0] + 1))
+    kept = evaluate(served, EXAMPLES[:200], answers=keep)
+    assert asked == [0]
+    fresh = evaluate(served, EXAMPLES[:200])
+    assert [r.confidence.value for r in kept] == [r.confidence.value for r in fresh]
+    assert all(r.confidence.calibrated for r in kept)
+    fit_profile(served, EXAMPLES[:200], grader="exact", answers=keep)
+    assert keep.stat().st_size == size
+    served.use_profile(None)
+    rows = evaluate(served, EXAMPLES[:200], grader="exact", answers=keep)
+    assert {r.confidence.value for r in rows} == {None}
+
+
+def test_a_teacher_whose_answer_is_no_number_is_no_gold(model: CalibratedModel) -> None:
+    table = {f"Question {n}?": (str(n) if n % 2 else "who knows", 0.9) for n in range(80)}
+    with plain() as student, CalibratedModel(ToyModel(table)._engine, "big") as teacher:
+        prompts = [{"prompt": q} for q in table]
+        profile = fit_profile(student, prompts, grader="numeric", gold="teacher", teacher=teacher)
+    assert profile.task().counts["examples"] == 40
+
+
 def test_nothing_to_fit_on_says_why(model: CalibratedModel) -> None:
     with pytest.raises(CalibrationError, match="none of the 8 examples"):
-        fit_profile(model, EXAMPLES[:8], parser="gsm8k", grader="numeric")
+        fit_profile(model, EXAMPLES[:8], parser="gsm8k", grader="exact")
 
 
 def test_unjudged_and_unanswered_rows_are_counted_and_left_out(model: CalibratedModel) -> None:

@@ -25,6 +25,7 @@ PUBLIC = [
     "Confidence",
     "Generation",
     "LowConfidenceError",
+    "Profile",
     "Record",
     "Step",
     "load",

@@ -20,18 +20,20 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 LAYERS = (
     ("compat", "errors", "options", "types", "tiny/assets"),
-    ("registry", "metrics", "grading", "dataset", "canary"),
-    ("signals",),
+    ("registry", "metrics", "grading", "dataset", "canary", "toolcalls"),
+    ("signals", "kept"),
     ("features", "calibrators"),
     ("decide",),
     ("quantize", "decode"),
     ("engines",),
-    ("profile",),
+    ("profile", "fitted"),
     ("assess",),
     ("asker",),
     ("model",),
     ("answered",),
-    ("fit", "study", "repair"),
+    ("fit",),
+    ("recalibrate", "study", "repair"),
+    ("chains",),
     ("monitor", "report", "testing", "tiny", "bench"),
     ("langchain", "llama_index"),
     ("cli",),
@@ -53,7 +55,11 @@ FRAMEWORKS = {
     "langgraph": "langchain",
     "llama_index": "llama_index",
 }
-FRAMEWORK_FILES = {"testing/llama_index_conformance.py": "llama_index"}
+FRAMEWORK_FILES = {
+    "testing/llama_index_conformance.py": "llama_index",
+    "testing/_llama_index_answers.py": "llama_index",
+    "testing/_llama_index_help.py": "llama_index",
+}
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,8 @@ def test_summary_says_what_the_functions_say() -> None:
         ([0.1, 1.2], [0, 1], r"p\[1\] is 1.2"),
         ([0.1, 0.2], [0, 2], r"y\[1\] is 2.0"),
         ([0.1, 0.2], [0], "one length"),
+        (["a"], [1], "p must hold numbers only: .*'a'"),
+        ([0.1], ["a"], "y must hold numbers only: .*'a'"),
         ([], [], "one length"),
         ([[0.1]], [[1]], "one length"),
     ],
@@ -164,3 +166,9 @@ def test_wrong_options_are_named() -> None:
         metrics.ece([0.5], [1], bins=0)
     with pytest.raises(CalibrationError, match=r"groups has the shape \(1,\)"):
         metrics.bootstrap(metrics.brier, [0.5, 0.6], [1, 0], groups=["a"])
+    with pytest.raises(CalibrationError, match="groups holds None"):
+        metrics.bootstrap(metrics.brier, [0.5, 0.6], [1, 0], groups=[None, "a"])
+    with pytest.raises(CalibrationError, match="groups holds nan"):
+        metrics.group_numbers([1.0, float("nan")], 2)
+    with pytest.raises(CalibrationError, match="n=0 rows"):
+        metrics.wilson(0, 0)

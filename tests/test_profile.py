@@ -76,6 +76,29 @@ def test_where_the_lines_are(agreement: float, difference: float, state: str) ->
     assert judge(agreement, difference, 64, "").state == state
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tasks": []}, "tasks []"),
+        ({"tasks": {}, "parts": None}, "parts None"),
+        ({"tasks": {}}, "tasks {}"),
+        ({"tasks": {"default": []}}, "not a whole profile"),
+        ({"tasks": {"default": {"parser": 3}}}, "not a whole profile"),
+        ({"default": "math"}, "the default task 'math' is none of 'default'"),
+        ({"canaries": 3}, "not a whole profile"),
+        ({"made_with": None}, "made_with None"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_refused(
+    profile: Profile, tmp_path: Path, change: dict, words: str
+) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({**profile.to_dict(), **change}))
+    with pytest.raises(ProfileError) as caught:
+        Profile.load(path)
+    assert words in str(caught.value)
+
+
 def test_without_canaries_nothing_can_be_replayed(model: CalibratedModel, profile: Profile) -> None:
     with pytest.raises(ProfileError, match="no canaries"):
         replace(profile, canaries=()).check(model)

@@ -6,6 +6,9 @@ fit(z, y, objective) -> plain JSON parameters, predict(params, z) -> p and inter
 -> (low, high). `Calibrator` wraps one with its column scales, shift reference and corrections.
 scikit-learn and scipy are imported inside fit functions only; predicting needs numpy.
 
+An interval is about the probability that is said, not about one answer. That of a fitted curve
+takes its shape for right: 95% of the fits hold the truth then, fewer where the shape is wrong.
+
 What is claimed is marginal: among answers with confidence p about a share p is right, over
 questions like the labelled ones. Nothing is promised for one single question or one subgroup.
 

@@ -1,9 +1,12 @@
 """Which method suits these labels: by their number, then by grouped cross-validated Brier score.
 
-With few labels a cross-validated score is mostly noise, and choosing by it costs more than it
-gives: there `logistic` is taken, whose priors shrink it to the base rate where the labels show
-nothing. Isotonic and histogram are not tried: with many labels `smooth` does as well, with few
-they are unsafe. The Brier score decides whatever the objective of the fit.
+The default is `logistic`, whose priors shrink it to a slope, or to the base rate, where the labels
+show no more: neither of those is safer. With few labels a cross-validated score is mostly noise,
+and choosing by it costs more than it gives: nothing else is tried. With more, another method is
+taken where it beats the default by a standard error; the simplest within a standard error of the
+best, the usual rule, lost .0010 to .0020 Brier score at 500 labels of recorded runs. Isotonic and
+histogram are not tried: with many labels `smooth` does as well, with few they are unsafe. The Brier
+score decides whatever the objective of the fit.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ FOLDS = 5
 # Labels of the rarer kind below which no score is fitted, and below which methods are not compared;
 # a group counts once.
 FIT, COMPARE = 5, 100
-COMPARED = ("constant", "platt", "venn_abers", "logistic", "smooth")  # from simple to rich
-CLEARLY = 0.25  # a richer method must win by this many standard errors
+DEFAULT, COMPARED = "logistic", ("constant", "platt", "venn_abers", "logistic", "smooth")
+CLEARLY = 1.0  # standard errors by which another method must beat the default
 
 
 def choose(rows: Rows, objective: str) -> tuple[str, str]:
@@ -37,20 +40,22 @@ def choose(rows: Rows, objective: str) -> tuple[str, str]:
         return "constant", f"constant: {rare} of {n} labels are of the rarer kind, {FIT} are needed"
     if rare < COMPARE or np.ptp(rows.groups) == 0:
         few = f"{rare} of {n} labels are of the rarer kind, below {COMPARE}"
-        return "logistic", f"logistic, shrunk to what the labels show: {few}"
+        return DEFAULT, f"{DEFAULT}, shrunk to what the labels show: {few}"
     losses = {name: losses_of(name, rows, objective) for name in COMPARED}
-    best = _simplest(losses)
+    best = clearly_best(losses, rows.groups)
     scores = ", ".join(f"{name} {loss.mean():.4f}" for name, loss in losses.items())
-    return best, f"{best} by {FOLDS}-fold Brier score on {n} labels: {scores}"
+    clearly = "" if best != DEFAULT else "; no other is better by a standard error"
+    return best, f"{best} by {FOLDS}-fold Brier score on {n} labels: {scores}{clearly}"
 
 
-def _simplest(losses: dict[str, np.ndarray]) -> str:
-    """The method of lowest loss, richer ones only where they are clearly better."""
-    best, *others = losses
-    for name in others:
-        gain = losses[best] - losses[name]
-        if gain.mean() > CLEARLY * gain.std() / np.sqrt(gain.size):
-            best = name
+def clearly_best(losses: dict[str, np.ndarray], groups: np.ndarray) -> str:
+    """The method of lowest loss among those that are clearly better than the default, or that."""
+    best, most = DEFAULT, 0.0
+    for name, loss in losses.items():
+        gain = losses[DEFAULT] - loss
+        error = np.linalg.norm(np.bincount(groups, weights=gain - gain.mean())) / gain.size
+        if gain.mean() > max(most, CLEARLY * error):
+            best, most = name, gain.mean()
     return best
 
 

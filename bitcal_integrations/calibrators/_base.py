@@ -8,7 +8,7 @@ labels. Frozen; `to_dict` gives plain JSON that `from_dict` reads back to an equ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bitcal_integrations import registry
+from bitcal_integrations.calibrators._check import refuse_part
 from bitcal_integrations.calibrators._columns import Columns, as_table, logit, sigmoid
 from bitcal_integrations.calibrators._shift import Reference, ShiftReport
 from bitcal_integrations.errors import CalibrationError
@@ -28,7 +29,9 @@ VERSION = 1
 class Calibrator:
     """P(right) from features, and what it rests on.
 
-    `n` labels of which the share `base_rate` was right; `reason` says why this method was taken.
+    `n` labels (groups, where rows belong together) of which the share `base_rate` was right;
+    `design_effect` is how much more the rows vary for being in groups than as many that are not;
+    `reason` says why this method was taken.
     `maps` holds, per column, quantiles of another model's scores and those of the scores fitted on;
     `offset` is added on the logit, known to `offset_sd`, from `adapted` labels; `disagreement` is
     the share of answers in which that model differs from the one fitted on.
@@ -49,6 +52,7 @@ class Calibrator:
     offset: float = 0.0
     offset_sd: float = 0.0
     adapted: int = 0
+    design_effect: float = 1.0
 
     def __call__(self, features: Any) -> np.ndarray:
         """One probability per row; a row with a missing feature gives NaN."""
@@ -58,10 +62,19 @@ class Calibrator:
         return out
 
     def interval(self, features: Any) -> np.ndarray:
-        """Low and high per row, of the kind that `interval_kind` names."""
+        """Low and high per row, of the kind that `interval_kind` names.
+
+        It is for the probability that is meant by the kind, not for one answer, which is right or
+        wrong. After a transfer without a known disagreement it is 0 to 1: nothing is known.
+        """
         z, known = self._rows(features)
         p = self._predict(z)
+        if self._unknown:
+            return np.where(known[:, None], [0.0, 1.0], np.nan)
         low, high = self._module.interval(self._arrays, seen(self._module, z))
+        if self.design_effect > 1:
+            own = self._own(z)
+            low, high = (_stretched(v, own, self.design_effect**0.5) for v in (low, high))
         if self.adapted:
             middle = logit(p)
             low, high = (_shifted(v, middle, self.offset, self.offset_sd) for v in (low, high))
@@ -74,9 +87,16 @@ class Calibrator:
     @property
     def interval_kind(self) -> str:
         """What `interval` is: of the method, and what it was widened by."""
+        if self._unknown:
+            return "none: transferred, disagreement unknown"
         adapted = " with the offset's" if self.adapted else ""
         spread = f" widened by {self.disagreement:.3g} disagreement" if self.disagreement else ""
         return f"{self._module.INTERVAL}{adapted}{spread}{', transferred' * self.transferred}"
+
+    @property
+    def _unknown(self) -> bool:
+        """Whether how often the model it is for is right may be anything."""
+        return self.transferred and self.disagreement is None
 
     def shift(self, features: Any) -> ShiftReport:
         """Whether these scores are like those it was fitted on; incomplete rows are left out."""
@@ -101,6 +121,8 @@ class Calibrator:
             raise CalibrationError(
                 f"this calibrator has the version {data.get('version')!r}; {VERSION} can be read"
             )
+        needed = (f.name for f in fields(cls) if f.default is MISSING)
+        refuse_part(data, needed, "calibrator")
         values = {k: v for k, v in data.items() if k != "version"}
         registry.resolve("calibrators", values["method"])
         values["names"] = tuple(values["names"])
@@ -127,16 +149,29 @@ class Calibrator:
         return self.columns.clamped(z), known
 
     def _predict(self, z: np.ndarray) -> np.ndarray:
+        p = self._own(z)
+        return self._bounded(sigmoid(logit(p) + self.offset)) if self.adapted else p
+
+    def _own(self, z: np.ndarray) -> np.ndarray:
+        """Before the offset."""
         p: np.ndarray = self._module.predict(self._arrays, seen(self._module, z))
+        return self._bounded(p)
+
+    def _bounded(self, p: np.ndarray) -> np.ndarray:
         # Labels that are all right above some score do not make certain: n of them cannot speak
         # for what happens less than once in n + 2.
-        p = np.clip(p, 1 / (self.n + 2), 1 - 1 / (self.n + 2))
-        return sigmoid(logit(p) + self.offset) if self.adapted else p
+        return np.clip(p, 1 / (self.n + 2), 1 - 1 / (self.n + 2))
 
 
 def seen(module: ModuleType, z: np.ndarray) -> np.ndarray:
     """The columns that a method reads: the primary score alone, or all."""
     return z[:, :1] if module.COLUMNS in ("one", "probability") else z
+
+
+def _stretched(bound: np.ndarray, middle: np.ndarray, times: float) -> np.ndarray:
+    """A bound so many times as far away on the logit."""
+    center = logit(middle)
+    return sigmoid(center + times * (logit(bound) - center))
 
 
 def _shifted(bound: np.ndarray, middle: np.ndarray, offset: float, sd: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from bitcal_integrations.calibrators._base import Calibrator
 from bitcal_integrations.calibrators._columns import as_table, logit
 from bitcal_integrations.calibrators._fit import fit_calibrator, labels_of
 from bitcal_integrations.calibrators._shift import Reference
-from bitcal_integrations.calibrators._transfer import offset_of
+from bitcal_integrations.calibrators._transfer import offset_of, shared_weight
 from bitcal_integrations.errors import CalibrationError
 
 START, SMALLEST = 0.15, 0.01  # standard deviation of the offsets: first guess and floor
@@ -41,23 +41,37 @@ def fit_bits(
         widths = ", ".join(f"{name}: {t.shape[1]}" for name, t in tables.items())
         raise CalibrationError(f"the weight types differ in their number of columns ({widths})")
     labels = {name: labels_of(y, len(tables[name])) for name, (_, y) in parts.items()}
+    kept = {name: np.isfinite(x).all(axis=1) for name, x in tables.items()}
+    for name, whole in kept.items():
+        if not whole.any():
+            raise CalibrationError(
+                f"parts[{name!r}] has no row with complete features: leave it out"
+            )
+    weights = {n: shared_weight(_of(groups, n), len(y)) for n, y in labels.items()}
     together = None if groups is None else np.concatenate([groups[name] for name in parts])
     shared = fit_calibrator(
         np.vstack(list(tables.values())), np.concatenate(list(labels.values())),
         names, method, groups=together, **options,
     )  # fmt: skip
-    return _each(shared, tables, labels)
+    whole = {name: (tables[name][k], labels[name][k], weights[name][k]) for name, k in kept.items()}
+    return _each(shared, whole)
+
+
+def _of(groups: Mapping[str, Any] | None, name: str) -> Any:
+    """The groups of one type."""
+    if groups is not None and name not in groups:
+        raise CalibrationError(f"groups has none for {name!r}; it names those of each weight type")
+    return None if groups is None else groups[name]
 
 
 def _each(
-    shared: Calibrator, tables: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+    shared: Calibrator, rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 ) -> dict[str, Calibrator]:
-    kept = {name: np.isfinite(x).all(axis=1) for name, x in tables.items()}
-    scores = {name: logit(shared(x[kept[name]])) for name, x in tables.items()}
-    right = {name: y[kept[name]] for name, y in labels.items()}
+    """An offset for each type from its complete rows: features, labels and what each counts."""
+    scores = {name: logit(shared(x)) for name, (x, _, _) in rows.items()}
     sd = START
     for _ in range(50):
-        found = {name: offset_of(scores[name], right[name], sd) for name in tables}
+        found = {name: offset_of(scores[name], y, sd, w) for name, (_, y, w) in rows.items()}
         moved = np.sqrt(np.mean([offset**2 + spread**2 for offset, spread in found.values()]))
         sd, before = max(SMALLEST, float(moved)), sd
         if abs(sd - before) < 1e-4:
@@ -67,8 +81,8 @@ def _each(
             shared,
             offset=offset,
             offset_sd=spread,
-            adapted=len(right[name]),
-            reference=Reference.of(shared.columns.scaled(tables[name][kept[name]])),
+            adapted=len(rows[name][1]),
+            reference=Reference.of(shared.columns.scaled(rows[name][0])),
             reason=f"{shared.reason}; {name}: offset {offset:+.3f} (sd {sd:.3f} between types)",
         )
         for name, (offset, spread) in found.items()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bitcal_integrations.calibrators._check import LARGEST
 from bitcal_integrations.errors import CalibrationError
 
 EDGE = 1e-6  # probabilities are clipped to [EDGE, 1 - EDGE] before the logit
@@ -23,9 +24,9 @@ def sigmoid(t: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * t))
 
 
-def logit(p: Any) -> np.ndarray:
-    """log(p / (1 - p)) of p clipped to [EDGE, 1 - EDGE]."""
-    p = np.clip(np.asarray(p, dtype=np.float64), EDGE, 1 - EDGE)
+def logit(p: Any, edge: float = EDGE) -> np.ndarray:
+    """log(p / (1 - p)) of p clipped to [edge, 1 - edge]."""
+    p = np.clip(np.asarray(p, dtype=np.float64), edge, 1 - edge)
     return np.log(p) - np.log1p(-p)
 
 
@@ -71,7 +72,8 @@ class Columns:
 
     def scaled(self, x: np.ndarray) -> np.ndarray:
         """On the common scale, not clamped."""
-        return (_logits(x, self.logits) - np.array(self.center)) / np.array(self.scale)
+        t = np.clip(_logits(x, self.logits), -LARGEST, LARGEST)
+        return (t - np.array(self.center)) / np.array(self.scale)
 
     def clamped(self, z: np.ndarray) -> np.ndarray:
         """Scaled values within the calibration range."""

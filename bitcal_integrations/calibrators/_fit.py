@@ -13,9 +13,11 @@ import numpy as np
 
 from bitcal_integrations import registry
 from bitcal_integrations.calibrators._base import Calibrator, seen
+from bitcal_integrations.calibrators._check import refuse_huge
 from bitcal_integrations.calibrators._columns import Columns, as_table
 from bitcal_integrations.calibrators._shift import Reference
 from bitcal_integrations.errors import CalibrationError
+from bitcal_integrations.metrics import group_numbers
 
 OBJECTIVES = ("nll", "brier")
 
@@ -42,8 +44,8 @@ def fit_calibrator(
     `names` label the columns; column 0 is the primary score of methods that read one score.
     `method` is a file of this folder, or "auto": chosen by the number of labels and by
     cross-validated Brier score. `groups` holds together rows that must not be split (samples of
-    one question, say). Rows without a complete set of features are left out and counted in
-    `reason`.
+    one question, say); they are no more evidence than they are found to be. Rows without a complete
+    set of features are left out and counted in `reason`.
     """
     from bitcal_integrations.calibrators._auto import choose
 
@@ -62,13 +64,14 @@ def fit_calibrator(
         _refuse_one_class(rows.y, method)
     if rows.left_out:
         reason += f"; {rows.left_out} rows without complete features left out"
-    return fit_method(method, rows.x, rows.y, labels, objective, reason)
+    return fit_method(method, rows, labels, objective, reason)
 
 
 def fit_method(
-    method: str, x: np.ndarray, y: np.ndarray, names: tuple[str, ...], objective: str, reason: str
+    method: str, rows: Rows, names: tuple[str, ...], objective: str, reason: str
 ) -> Calibrator:
     """One method on checked rows."""
+    x, y = rows.x, rows.y
     module = registry.resolve("calibrators", method)
     columns = Columns.of(x, standardise=module.COLUMNS != "probability")
     if module.COLUMNS == "probability" and not columns.logits[0]:
@@ -79,22 +82,37 @@ def fit_method(
         )
     z = columns.scaled(x)
     params = module.fit(seen(module, z), y, objective)
+    away = y - module.predict(params, seen(module, z))
     return Calibrator(
         method=method,
         names=names,
-        n=len(y),
+        n=int(np.unique(rows.groups).size),
         base_rate=float(y.mean()),
         reason=reason,
         objective=objective,
         columns=columns,
         params=params,
         reference=Reference.of(z),
+        design_effect=design_effect(away, rows.groups),
     )
+
+
+def design_effect(away: np.ndarray, groups: np.ndarray) -> float:
+    """Variance of the sum of what the fit leaves, by groups, over that of as many lone rows.
+
+    >>> design_effect(np.array([1.0, 1.0, -1.0, -1.0]), np.array([0, 0, 1, 1]))
+    2.0
+    """
+    lone, sums = float(away @ away), np.bincount(groups, weights=away)
+    if not lone or np.unique(groups).size == groups.size:
+        return 1.0
+    return max(1.0, float(np.sort(sums**2).sum()) / lone)  # sorted: names of groups must not matter
 
 
 def labelled(features: Any, correct: Any, groups: Any = None) -> Rows:
     """Checked rows in their fixed order, the incomplete ones left out."""
     x = as_table(features)
+    refuse_huge(x)
     y = labels_of(correct, len(x))
     complete = np.isfinite(x).all(axis=1)
     if not complete.any():
@@ -123,10 +141,7 @@ def labels_of(correct: Any, n: int) -> np.ndarray:
 def _groups(groups: Any, n: int) -> np.ndarray:
     if groups is None:
         return np.arange(n)
-    groups = np.asarray(groups)
-    if groups.shape != (n,):
-        raise CalibrationError(f"groups has the shape {groups.shape}; one per row is ({n},)")
-    return np.unique(groups, return_inverse=True)[1].reshape(-1)
+    return group_numbers(groups, n)
 
 
 def names_of(names: Sequence[str] | None, width: int) -> tuple[str, ...]:

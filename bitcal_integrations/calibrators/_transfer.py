@@ -1,10 +1,10 @@
 """A calibrator carried to another model (another weight type, say): without labels, or with few.
 
 `transfer` maps each signal of the new model onto the scale of the old by its quantiles; `adapt`
-adds one offset on the logit, shrunk towards 0. Neither can know whether the new model is right
-as often as the old one: `transfer` widens the interval by the share of answers in which the two
-differ, where that is given, and refuses beyond the share that was tested. What was transferred
-carries no certificate.
+adds one offset on the logit, shrunk towards 0. `transfer` cannot know whether the new model is
+right as often as the old one: it widens the interval by the share of answers in which the two
+differ and refuses beyond the share that was tested; where the share is not given, the interval is
+0 to 1. What was transferred carries no certificate.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from bitcal_integrations.calibrators._base import Calibrator
+from bitcal_integrations.calibrators._check import is_number
 from bitcal_integrations.calibrators._columns import as_table, logit, sigmoid
 from bitcal_integrations.calibrators._fit import labels_of
 from bitcal_integrations.calibrators._shift import Reference, quantiles
 from bitcal_integrations.errors import CalibrationError
+from bitcal_integrations.metrics import group_numbers
 
 # On real 7B models (quantized, and distilled until they broke), pairs that differed in up to .17 of
 # their verdicts lost at most .009 Brier score by transfer; from .27 on they lost .04 to .18.
@@ -28,12 +30,14 @@ FEWEST = 20  # rows of each side below which quantiles say nothing
 
 
 def transfer(
-    cal: Calibrator, *, source: Any, target: Any, disagreement: float | None = None
+    cal: Calibrator, *, target: Any, source: Any = None, disagreement: float | None = None
 ) -> Calibrator:
     """The calibrator for a model whose features are like `target`, without its labels.
 
     `source` holds features of the model that `cal` was fitted on, best for the same questions as
-    `target`; `disagreement` is the share of these in which the two models' answers differ.
+    `target`; without it the scores that `cal` was fitted on stand in. `disagreement` is the share
+    of answers in which the two models differ; without it the probabilities are a guess that no
+    interval can be given for (labels given to `adapt` do not mend that).
     """
     if cal.maps:
         raise CalibrationError(
@@ -41,7 +45,9 @@ def transfer(
         )
     if disagreement is not None:
         _check_disagreement(disagreement)
-    ours, theirs = (_complete(cal, x, n) for x, n in ((source, "source"), (target, "target")))
+    theirs = _complete(cal, target, "target")
+    kept = np.array(cal.reference.quantiles).T  # quantiles of quantiles are the same
+    ours = kept if source is None else _complete(cal, source, "source")
     maps = tuple(_map(t, o) for t, o in zip(theirs.T, ours.T, strict=True))
     return replace(
         cal,
@@ -53,8 +59,8 @@ def transfer(
     )
 
 
-def _check_disagreement(share: float) -> None:
-    if not 0 <= share <= 1:
+def _check_disagreement(share: Any) -> None:
+    if not is_number(share) or not 0 <= share <= 1:
         raise CalibrationError(f"disagreement={share!r} must be a share between 0 and 1")
     if share > MOST_DISAGREEMENT:
         raise CalibrationError(
@@ -80,39 +86,56 @@ def _map(theirs: np.ndarray, ours: np.ndarray) -> tuple[tuple[float, ...], tuple
     return tuple(x.tolist()), tuple(y.tolist())
 
 
-def adapt(cal: Calibrator, features: Any, correct: Any, sd: float = 0.15) -> Calibrator:
+def adapt(
+    cal: Calibrator, features: Any, correct: Any, sd: float = 0.15, groups: Any = None
+) -> Calibrator:
     """The calibrator with an offset on the logit from labels of the model it is used on.
 
     `sd` is the prior standard deviation of the offset: 0 keeps it at 0, a large one
-    trusts the labels alone.
+    trusts the labels alone. Rows of one of the `groups` count as one label together. The scores
+    stand from now on for what `shift` compares with, unless `transfer` has set that. Give all
+    labels at once: a second call knows the first by its offset alone, around which `sd` is the
+    prior anew, so that its interval is as wide as the new labels leave it.
     """
-    if not (sd >= 0 and math.isfinite(sd)):
+    if not is_number(sd) or not 0 <= sd < math.inf:
         raise CalibrationError(f"sd={sd!r} must be a finite number of 0 or more")
     x = as_table(features, len(cal.names))
     y = labels_of(correct, len(x))
+    weight = shared_weight(groups, len(y))
     complete = np.isfinite(x).all(axis=1)
-    x, y = x[complete], y[complete]
+    x, y, weight = x[complete], y[complete], weight[complete]
     if not len(y):
         raise CalibrationError("there is no row with a label and complete features to adapt to")
-    offset, spread = offset_of(logit(cal(x)), y, sd)
+    offset, spread = offset_of(logit(cal(x)), y, sd, weight)
+    scores = Reference.of(cal.columns.scaled(x))
     return replace(
         cal,
         offset=cal.offset + offset,
         offset_sd=spread,
         adapted=cal.adapted + len(y),
+        reference=cal.reference if cal.transferred else scores,
         reason=f"{cal.reason}; offset {offset:+.3f} from {len(y)} labels",
     )
 
 
-def offset_of(t: np.ndarray, y: np.ndarray, sd: float) -> tuple[float, float]:
+def shared_weight(groups: Any, n: int) -> np.ndarray:
+    """What each row counts: 1, shared by the rows of a group."""
+    if groups is None:
+        return np.ones(n)
+    where = group_numbers(groups, n)
+    weight: np.ndarray = 1 / np.bincount(where)[where]
+    return weight
+
+
+def offset_of(t: np.ndarray, y: np.ndarray, sd: float, weight: np.ndarray) -> tuple[float, float]:
     """The most probable offset d of P(right) = sigmoid(t + d), d ~ N(0, sd^2), and its sd."""
     if sd == 0:
         return 0.0, 0.0
     offset, curve = 0.0, 1 / sd**2
     for _ in range(100):
         p = sigmoid(t + offset)
-        curve = float(np.sum(p * (1 - p))) + 1 / sd**2
-        step = float(np.sum(p - y)) + offset / sd**2
+        curve = float(weight @ (p * (1 - p))) + 1 / sd**2
+        step = float(weight @ (p - y)) + offset / sd**2
         # Newton's step, bounded: far out the curve is flat and the step wild.
         step = max(-1.0, min(1.0, step / curve))
         offset -= step

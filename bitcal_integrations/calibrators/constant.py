@@ -10,7 +10,7 @@ import numpy as np
 from bitcal_integrations.metrics import wilson
 
 COLUMNS = "none"
-INTERVAL = "95% Wilson"
+INTERVAL = "95% Wilson of the base rate"
 
 
 def fit(z: np.ndarray, y: np.ndarray, objective: str) -> dict[str, Any]:

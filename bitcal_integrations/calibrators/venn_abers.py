@@ -1,8 +1,9 @@
 """Venn-Abers: isotonic regression twice, as if the new answer were wrong (p0) and right (p1).
 
 One of p0 and p1 is a calibrated probability whatever the data; p = p1 / (1 - p0 + p1) lies
-between. Their distance is the interval, wide where labels are few. Both are step functions of
-the primary score, worked out for every calibration score at once (Vovk, Petej and Fedorova 2015).
+between. Their distance is the interval, wide where labels are few; it is no confidence interval
+of the truth at a score, which it holds far less often than 95%. Both are step functions of the
+primary score, worked out for every calibration score at once (Vovk, Petej and Fedorova 2015).
 The objective changes nothing.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 COLUMNS = "one"
-INTERVAL = "Venn-Abers p0..p1"
+INTERVAL = "Venn-Abers p0..p1, one of them calibrated: not a 95% interval"
 
 
 def fit(z: np.ndarray, y: np.ndarray, objective: str) -> dict[str, Any]:

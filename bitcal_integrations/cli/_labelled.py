@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -68,6 +69,22 @@ def number(value: float | None) -> str:
     ('0.1235', '-')
     """
     return "-" if value is None else f"{value:.4f}"
+
+
+def writable(path: str | Path) -> Path:
+    """The path, or an error now instead of at the end of a long run."""
+    from bitcal_integrations.errors import BadRequest
+
+    path = Path(path)
+    if path.is_dir():
+        raise BadRequest(f"{str(path)!r} is a folder, so no file can be written there")
+    if not path.parent.is_dir():
+        raise BadRequest(
+            f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}"
+        )
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise BadRequest(f"{str(path)!r} cannot be written: permission denied")
+    return path
 
 
 def write(path: str, text: str) -> None:

@@ -13,14 +13,24 @@ from bitcal_integrations.cli._labelled import (
     Grader,
     GroupBy,
     GroupId,
-    MaxNewTokens,
     Parser,
     Task,
 )
 from bitcal_integrations.cli._options import Device, Dtype, Model, Weights, weights_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bitcal_integrations.decide import Certificate
     from bitcal_integrations.profile import Profile
+
+LONGEST = 512
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help=f"At most this many tokens.  [default: {LONGEST}, or as in PROFILE]"
+    ),
+]
 
 
 def calibrate(
@@ -60,38 +70,123 @@ def calibrate(
             metavar="MODEL", help="No labels: agree with this model (the same for unquantized)."
         ),
     ] = None,
-    max_new_tokens: MaxNewTokens = 512,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="PROFILE",
+            help="Start from this profile, of another model: a few labels are enough then.",
+        ),
+    ] = None,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="With --from: use the prompts alone.")
+    ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="With --no-labels: answers of the measured model to these prompts."
+        ),
+    ] = None,
+    max_new_tokens: MaxTokens = None,
     answers: Answers = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.")] = 0,
 ) -> None:
-    """Measure a model on labelled examples and write its profile."""
+    """Measure a model on labelled examples and write its profile.
+
+    With --from, a profile is carried over to this model by a few labels, all of which go into an
+    offset, or by prompts alone; it certifies nothing.
+    """
+    from bitcal_integrations.cli._labelled import writable
     from bitcal_integrations.cli._show import console, progress
-    from bitcal_integrations.fit import MAX_ERRORS, fit_profile
     from bitcal_integrations.model import load
 
-    path = Path(out) if out else _beside(model)
+    path = writable(out or _beside(model))
+    given: dict[str, Any] = {
+        "grader": grader, "task": task, "answers": answers, "parser": parser,
+        "max_new_tokens": max_new_tokens,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    labels = {"group_id": group_id, "seed": seed}
+    fitting = {
+        "group_by": group_by, "method": method, "max_errors": max_error, "delta": delta,
+        "teacher": teacher,
+    }  # fmt: skip
+    _check(from_, no_labels, source, {**fitting, **labels})
+    _check_numbers(path, fitting)
     with progress() as report:
+        given["progress"] = report
         loaded = load(
             model, weights=weights_of(weights), dtype=dtype, device=device, profile=None,
             progress=report,
         )  # fmt: skip
         with loaded:
-            taught = _teacher(teacher, model, report)
-            try:
-                profile = fit_profile(
-                    loaded, data, parser=parser, grader=grader or "normalised", task=task,
-                    group_id=group_id, group_by=group_by or (), method=method,
-                    max_errors=tuple(max_error or MAX_ERRORS), delta=delta,
-                    gold="teacher" if taught else "labels", teacher=taught, answers=answers,
-                    seed=seed, progress=report, max_new_tokens=max_new_tokens,
-                )  # fmt: skip
-            finally:
-                if taught is not None:
-                    taught.close()
+            if from_ is None:
+                profile = _fitted(loaded, data, model, {**given, **labels}, fitting)
+            else:
+                more = {"source": source} if no_labels else labels
+                profile = _carried(loaded, data, from_, no_labels, {**given, **more})
+    task = task if task in profile.tasks else profile.default
     profile = _joined(path, profile)
     profile.save(path)
     draw(console(), profile, task)
     console().print(f"written to {path}", soft_wrap=True)
+
+
+# Options that --from passes over, and how they are when nobody gives them.
+USUAL = {"group_by": None, "method": "auto", "max_errors": None, "delta": 0.1, "teacher": None}
+USUAL_UNLABELLED = {**USUAL, "group_id": None}
+
+
+def _check(from_: str | None, no_labels: bool, source: str | None, given: Any) -> None:
+    """Refuse options that would be passed over."""
+    from bitcal_integrations.errors import BadRequest
+
+    if from_ is None and (no_labels or source):
+        raise BadRequest("--no-labels and --source belong to --from PROFILE")
+    if source and not no_labels:
+        raise BadRequest("--source belongs to --no-labels: labels need no other model's answers")
+    if from_ is None:
+        return
+    for name, value in (USUAL_UNLABELLED if no_labels else USUAL).items():
+        if given[name] != value:
+            option = "max-error" if name == "max_errors" else name.replace("_", "-")
+            why = "no label is used" if name == "group_id" else "nothing is fitted anew"
+            raise BadRequest(f"--{option} is not allowed here: with --from {why}")
+
+
+def _check_numbers(path: Path, fitting: Mapping[str, Any]) -> None:
+    """Refuse now what would else be noticed when every example is answered."""
+    from bitcal_integrations.fitted import MAX_ERRORS, FitOptions
+    from bitcal_integrations.profile import Profile
+
+    if path.exists():
+        Profile.load(path)
+    targets = tuple(fitting["max_errors"] or MAX_ERRORS)
+    FitOptions(fitting["method"], max_errors=targets, delta=fitting["delta"])
+
+
+def _fitted(loaded: Any, data: str, model: str, given: Any, fitting: Any) -> Profile:
+    from bitcal_integrations.fit import MAX_ERRORS, fit_profile
+
+    taught = _teacher(fitting["teacher"], model, given["progress"])
+    given = {"max_new_tokens": LONGEST, **given}
+    given |= {**fitting, "max_errors": fitting["max_errors"] or MAX_ERRORS, "teacher": taught}
+    try:
+        return fit_profile(
+            loaded, data, **{**given, "group_by": fitting["group_by"] or ()},
+            gold="teacher" if taught else "labels",
+        )  # fmt: skip
+    finally:
+        if taught is not None:
+            taught.close()
+
+
+def _carried(loaded: Any, data: str, start: str, no_labels: bool, given: Any) -> Profile:
+    from bitcal_integrations.profile import Profile
+    from bitcal_integrations.recalibrate import adapt_profile, transfer_profile
+
+    carry = transfer_profile if no_labels else adapt_profile
+    return carry(Profile.load(start), loaded, data, **given)
 
 
 def _beside(model: str) -> Path:
@@ -139,9 +234,26 @@ def draw(screen: Any, profile: Profile, task: str) -> None:
         screen.print(score_table(one.scores))
     for certificate in one.certificates:
         screen.print(str(certificate), soft_wrap=True)
+    if one.certificates and one.certificates[0].simultaneous > 1:
+        screen.print(together(one.certificates[0]), soft_wrap=True)
+    if one.transferred_from:
+        screen.print(f"carried over from the profile {one.transferred_from}", soft_wrap=True)
+    if not one.certificates:
+        screen.print("no certificate: no labels of this model were kept apart for one")
     flips = one.flips
-    screen.print(
-        f"{flips['changed']} of {flips['n']} decisions at {flips['threshold']:.2f} changed between "
-        f"batch 1 and batch {flips['batch']}",
-        soft_wrap=True,
+    if flips["n"]:
+        screen.print(
+            f"{flips['changed']} of {flips['n']} decisions at {flips['threshold']:.2f} changed "
+            f"between batch 1 and batch {flips['batch']}",
+            soft_wrap=True,
+        )
+
+
+def together(certificate: Certificate) -> str:
+    """What it costs that several certificates hold at once."""
+    many, delta = certificate.simultaneous, certificate.delta
+    return (
+        f"all {many} hold at once with probability {1 - delta:.4g}: they share the chance "
+        f"{delta:.3g} of being wrong, so each is held to {delta:.3g} / {many} = "
+        f"{delta / many:.3g} and needs the labels for that, as bitcal plan counts them"
     )

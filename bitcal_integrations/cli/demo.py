@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from bitcal_integrations.cli._options import Weights, weights_of
 
 if TYPE_CHECKING:
+    from bitcal_integrations.decide import Certificate
     from bitcal_integrations.profile import TaskProfile
     from bitcal_integrations.tiny.tasks import Question
     from bitcal_integrations.types import Record
 
-THRESHOLD = 0.7
+THRESHOLD, MAX_ERROR = 0.7, 0.1
 WORDINGS = ("plain", "labelled")
 # task -> the steps of a word problem, or the kind of a question, easy ones first
 KINDS: dict[str, tuple[int | str, ...]] = {
@@ -81,15 +82,23 @@ def compute(weights: str | None) -> Demo:
         seconds = time.perf_counter() - began
         memory, dtype = model.memory_report(), model.report()["dtype"]
         task = model.profile.task() if model.profile is not None else None
-    return Demo(graded(asked, records), seconds, memory, dtype, task)
+    return Demo(graded(asked, records, promised(task)), seconds, memory, dtype, task)
 
 
-def graded(asked: list[Question], records: list[Record]) -> tuple[Answered, ...]:
+def promised(task: TaskProfile | None) -> Certificate | None:
+    """The certificate whose threshold decides, where one was made."""
+    certificate = task.certificate(MAX_ERROR) if task is not None else None
+    return None if certificate is None or certificate.threshold is None else certificate
+
+
+def graded(
+    asked: list[Question], records: list[Record], certificate: Certificate | None = None
+) -> tuple[Answered, ...]:
     """Each question with its answer, right or wrong, and its fate."""
     from bitcal_integrations.tiny.tasks import grade
 
     return tuple(
-        Answered(question, record, grade(question, record.text), *sent_on(record))
+        Answered(question, record, grade(question, record.text), *sent_on(record, certificate))
         for question, record in zip(asked, records, strict=True)
     )
 
@@ -107,13 +116,16 @@ def chosen() -> list[Question]:
     return found
 
 
-def sent_on(record: Record) -> tuple[bool, str]:
-    """Whether an answer would go to a stronger model, and why."""
+def sent_on(record: Record, certificate: Certificate | None = None) -> tuple[bool, str]:
+    """Whether an answer would go to a stronger model, and why.
+
+    Without a certified threshold, a usual one decides, which promises nothing.
+    """
     from bitcal_integrations.cli._show import score
     from bitcal_integrations.decide import as_policy
 
     if record.confidence.value is not None:
-        decision = as_policy(THRESHOLD).decide(record)
+        decision = as_policy(certificate or THRESHOLD).decide(record)
         return decision.action != "accept", decision.reason
     raw = record.confidence.raw
     if raw is None:
@@ -203,16 +215,27 @@ def sums(shown: Demo) -> list[str]:
 def meaning(shown: Demo) -> list[str]:
     """What the bars are, and on what evidence."""
     if shown.task is not None and any(a.record.confidence.calibrated for a in shown.answers):
-        counts, certificate = shown.task.counts, shown.task.certificate(0.1)
-        labels = sum(counts[part] for part in ("fit", "certify", "report"))
-        lines = [
-            "The bars are calibrated: the probability that the answer is right, measured",
-            f"for these weights on {labels:,} other questions.",
-        ]
-        return [*lines, *wrap(str(certificate), 79)] if certificate is not None else lines
+        return calibrated(shown.task)
     reasons = [a.record.confidence.reason for a in shown.answers if a.record.generation.answer]
     return [
         f"The bars are raw scores, uncalibrated: {(reasons or ['no profile'])[0].rstrip('.')}.",
         f"A score of {THRESHOLD:.2f} does not mean that {THRESHOLD:.0%} of such answers are right;",
         "only a profile, measured on labelled examples, turns it into a probability.",
     ]
+
+
+def calibrated(task: TaskProfile) -> list[str]:
+    """What calibrated bars mean, and what the threshold promises."""
+    counts, certificate = task.counts, promised(task)
+    answers = sum(counts[part] for part in ("fit", "certify", "report"))
+    said = (
+        "The bars are calibrated: the probability that the answer is right, measured for these "
+        f"weights on {answers:,} answers to other questions. "
+    )
+    if certificate is None:
+        return wrap(f"{said}Kept is what reaches {THRESHOLD:.2f}; nothing is promised for it.", 79)
+    return wrap(
+        f"{said}Kept is what the certificate accepts, made on {counts['certify']:,} of these "
+        f"answers, to {certificate.n:,} different questions: {certificate}",
+        79,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,10 +46,13 @@ def evaluate(
     ] = None,
 ) -> None:
     """Answer and grade examples; show accuracy and calibration."""
+    from bitcal_integrations.cli._labelled import writable
     from bitcal_integrations.cli._show import console, dim, progress
     from bitcal_integrations.fit import evaluate as run
     from bitcal_integrations.model import load
 
+    if report:
+        writable(report)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     options |= {"parser": parser} if parser else {}
     with progress() as shown:
@@ -64,7 +68,8 @@ def evaluate(
             measured = loaded.profile
     draw(console(), rows)
     if all(row.correct is None for row in rows):
-        dim("no verdicts: no example has a right answer (gold); judge them with bitcal label")
+        how = f"bitcal label {answers}" if answers else "--answers FILE and bitcal label FILE"
+        dim(f"no verdicts: no example has a right answer (gold); judge them with {how}")
     if report:
         from bitcal_integrations.cli.report import page
 
@@ -76,17 +81,39 @@ def draw(screen: Any, rows: Sequence[Labelled]) -> None:
     """How many were right, and the scores of both confidences."""
     from bitcal_integrations.cli._labelled import score_table
 
+    made_on = Counter(r.part for r in rows if r.part in ("fit", "certify"))
+    if made_on:
+        which = " and ".join(f"{n} to {part}" for part, n in sorted(made_on.items(), reverse=True))
+        screen.print(
+            f"left out: {sum(made_on.values())} of {len(rows)} examples, because this profile was "
+            f"made on them ({which}): a score looks better on the rows that made it",
+            soft_wrap=True,
+        )
+    rows = [r for r in rows if r.part not in made_on]
+    if not rows:
+        screen.print("nothing is left to measure: evaluate on other examples")
+        return
     judged = [r for r in rows if r.correct is not None]
-    unknown = sum(r.confidence.value is None for r in rows)
     right = sum(bool(r.correct) for r in judged)
     screen.print(
         f"{len(rows)} examples, {len(judged)} judged: {right} right"
         + (f" ({right / len(judged):.1%})" if judged else "")
-        + f"; confidence unknown for {unknown}",
+        + f"; {unknown(rows)}",
         soft_wrap=True,
     )
     if judged:
         screen.print(score_table(scores(judged)))
+
+
+def unknown(rows: Sequence[Labelled]) -> str:
+    """How many answers have no confidence, and the most frequent reason."""
+    reasons = Counter(r.confidence.reason for r in rows if r.confidence.value is None)
+    text = f"confidence unknown for {reasons.total()}"
+    if not reasons:
+        return text
+    reason, n = reasons.most_common(1)[0]
+    often = "" if n == reasons.total() else f"most often, {n} times, "
+    return f"{text} ({often}{reason})"
 
 
 def scores(rows: Sequence[Labelled]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,21 +25,36 @@ def label(
     ] = False,
 ) -> None:
     """Judge answers in the terminal: right, wrong, skip."""
-    from bitcal_integrations.answered import add_verdicts, read_answers
+    from bitcal_integrations.answered import add_verdicts
     from bitcal_integrations.cli._show import console
 
     screen = console()
-    rows = read_answers(answers)
-    open_rows = [r for r in rows if again or r.correct is None]
-    if not open_rows:
-        screen.print(f"nothing to judge: all {len(rows)} answers have a verdict")
-        return
     judged = 0
-    with add_verdicts(answers) as keep:
+    with add_verdicts(answers) as (kept, keep):
+        rows = list(kept.rows.values())
+        open_rows = [r for r in rows if again or r.correct is None]
         for row in _judged(screen, open_rows, sys.stdin.readline):
             keep(row)
             judged += 1
-    screen.print(f"{judged} judged, {len(open_rows) - judged} left; kept in {answers}")
+    if open_rows:
+        screen.print(f"{judged} judged, {len(open_rows) - judged} left; kept in {answers}")
+    else:
+        screen.print(f"nothing to judge: all {len(rows)} answers have a verdict")
+    screen.print(after(answers, kept.header), soft_wrap=True)
+
+
+def after(answers: str, header: Mapping[str, Any]) -> str:
+    """What to run next: the same model, prompts and options as those of the answers."""
+    options = [(name.replace("_", "-"), value) for name, value in header["options"].items()]
+    options += [("grader", header["grader"])] if header["grader"] != "normalised" else []
+    said = shlex.join(
+        word for name, value in options for word in (f"--{name}", str(value))
+        if name in ("parser", "max-new-tokens", "grader")
+    )  # fmt: skip
+    return (
+        "next, with the MODEL, --weights and --data of evaluate: "
+        f"bitcal calibrate MODEL --data FILE --answers {shlex.quote(answers)} {said}"
+    ).rstrip()
 
 
 def _judged(screen: Any, rows: list[Labelled], ask: Callable[[], str]) -> Any:

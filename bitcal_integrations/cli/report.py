@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitcal_integrations.cli._labelled import Task
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bitcal_integrations.kept import Kept
+    from bitcal_integrations.profile import Profile
     from bitcal_integrations.types import Labelled
 
 
@@ -22,31 +27,55 @@ def report(
         typer.Option(metavar="FILE", help="The page to write.  [default: ANSWERS with .html]"),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The profile whose certificates to show.")
+        str | None,
+        typer.Option(metavar="FILE", help="Judge the answers by this profile; show its promises."),
     ] = None,
+    task: Task = "default",
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title of the page.")] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown instead of writing a page.")
     ] = False,
 ) -> None:
     """Turn kept answers into a report: reliability, risk and coverage, worst errors."""
-    from bitcal_integrations.answered import read_answers
+    from bitcal_integrations.answered import read_kept
+    from bitcal_integrations.cli._labelled import writable
     from bitcal_integrations.cli._show import console
     from bitcal_integrations.errors import CalibrationError
     from bitcal_integrations.profile import Profile
 
-    rows = read_answers(answers)
+    kept = read_kept(answers)
+    rows = list(kept.rows.values())
     if not rows:
         raise CalibrationError(f"there are no answers in {answers!r}")
     measured = Profile.load(profile) if profile else None
+    if measured is not None:
+        rows = judged_by(measured, task, kept)
     if markdown:
         from bitcal_integrations.report import draw_markdown
 
         print(draw_markdown(prepared(rows, measured, title or Path(answers).stem)))
         return
-    path = out or str(Path(answers).with_suffix(".html"))
+    path = str(writable(out or Path(answers).with_suffix(".html")))
     page(rows, measured, path, title or Path(answers).stem)
     console().print(f"report written to {path}", soft_wrap=True)
+
+
+def judged_by(profile: Profile, task: str, kept: Kept) -> list[Labelled]:
+    """Kept rows with what a profile says of them, and the part that each was in."""
+    from bitcal_integrations.answered import judged_again
+    from bitcal_integrations.assess import Assessor
+    from bitcal_integrations.types import make_request
+
+    one = profile.task(task)
+    assessor = Assessor(profile, kept.header["model"])
+    request = make_request("", **{**kept.header["options"], "task": task})
+    return [
+        replace(
+            row, task=task, part=one.part_of(row.prompt),
+            confidence=judged_again(assessor, request, row.confidence),
+        )
+        for row in kept.rows.values()
+    ]  # fmt: skip
 
 
 def prepared(rows: Sequence[Labelled], profile: Any, title: str) -> Any:

@@ -6,7 +6,8 @@ helps. Importing it loads numpy and no fitting library.
 """
 
 from bitcal_integrations.decide._certificate import Certificate
-from bitcal_integrations.decide.accept import certify_threshold, labels_needed
+from bitcal_integrations.decide._path import labels_needed
+from bitcal_integrations.decide.accept import certify_threshold
 from bitcal_integrations.decide.policy import Policy, as_policy
 from bitcal_integrations.decide.route import fit_router
 

@@ -58,8 +58,39 @@ def rows_for(errors: int, max_error: float, delta: float) -> int:
     return high
 
 
+def pmf(n: int, rate: float, most: int) -> np.ndarray:
+    """P(k errors of n) for k from 0 to `most` at most.
+
+    >>> pmf(2, 0.5, 1).tolist()
+    [0.25, 0.5]
+    """
+    k = np.arange(min(n, most) + 1)
+    if rate <= 0 or rate >= 1:
+        return (k == (n if rate >= 1 else 0)).astype(float)
+    steps = np.log(n - k[:-1]) - np.log(k[1:]) + math.log(rate) - math.log1p(-rate)
+    shares: np.ndarray = np.exp(n * math.log1p(-rate) + np.concatenate([[0.0], np.cumsum(steps)]))
+    return shares
+
+
+@lru_cache(maxsize=65536)
+def most_errors(n: int, max_error: float, delta: float) -> int:
+    """The most errors of n that pass the test; -1 where none does.
+
+    >>> most_errors(21, 0.1, 0.1), most_errors(22, 0.1, 0.1), most_errors(38, 0.1, 0.1)
+    (-1, 0, 1)
+    """
+    return int(np.searchsorted(np.cumsum(pmf(n, max_error, n)), delta, side="right")) - 1
+
+
+def sure(delta: float) -> float:
+    """How many standard deviations a normal draw exceeds with probability `delta`."""
+    return NormalDist().inv_cdf(1 - delta)
+
+
 def rough_rows(max_error: float, delta: float, error: float, chance: float) -> float:
     """About how many accepted answers a test that passes with probability `chance` takes."""
-    sure, likely = NormalDist().inv_cdf(1 - delta), NormalDist().inv_cdf(chance)
-    spread = sure * math.sqrt(max_error * (1 - max_error)) + likely * math.sqrt(error * (1 - error))
+    likely = NormalDist().inv_cdf(chance)
+    spread = sure(delta) * math.sqrt(max_error * (1 - max_error)) + likely * math.sqrt(
+        error * (1 - error)
+    )
     return (max(0.0, spread) / (max_error - error)) ** 2

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from bitcal_integrations.calibrators._check import refuse_part
 from bitcal_integrations.errors import CalibrationError
 
 Risk: TypeAlias = Literal["selective", "joint", "system"]
@@ -32,7 +33,8 @@ class Certificate:
     independent rows (one per group), `unknown` those without a p. `simultaneous` certificates
     hold together at `delta`. Without a threshold, `nearest` is the smallest max_error that labels
     like these could certify (ask for it on fresh labels: it was chosen after seeing these) and
-    `labels_needed` how many this one needs; None where no number would do.
+    `labels_needed` about how many labels certify a threshold at this one with a chance of 80%; None
+    where no number would do.
     """
 
     threshold: float | None
@@ -101,6 +103,8 @@ class Certificate:
         version = values.pop("version", None)
         if version != VERSION:
             raise CalibrationError(f"version {version!r} of a certificate; known is {VERSION}")
+        needed = (f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING)
+        refuse_part(values, needed, "certificate")
         return cls(**values)
 
 

@@ -5,13 +5,16 @@ It refuses what nothing can be decided on, with an error that quotes it.
 
 from __future__ import annotations
 
-import math
-import numbers
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from bitcal_integrations.calibrators._check import is_number
 from bitcal_integrations.errors import BadRequest, CalibrationError
+from bitcal_integrations.metrics import group_numbers
+from bitcal_integrations.metrics import numbers as as_numbers
+
+__all__ = ["as_labels", "as_numbers", "as_share", "is_number", "one_per_group"]
 
 Array: TypeAlias = np.ndarray
 
@@ -23,15 +26,9 @@ def as_share(name: str, value: Any) -> float:
     return float(value)
 
 
-def is_number(value: Any) -> bool:
-    """A real number that is not NaN; a truth value is none."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-    return real and not math.isnan(value)
-
-
 def as_labels(name: str, values: Any) -> Array:
     """Labels of 0 (wrong) and 1 (right) as integers."""
-    labels = np.asarray(values, dtype=np.float64)
+    labels = as_numbers(name, values)
     bad = ~np.isin(labels, (0, 1))
     if labels.ndim != 1 or bad.any():
         found = labels.shape if labels.ndim != 1 else float(labels[bad][0])
@@ -43,9 +40,6 @@ def one_per_group(groups: Any, n: int, seed: int) -> Array:
     """One row of each group at random, in order: rows of a group are not independent."""
     if groups is None:
         return np.arange(n)
-    groups = np.asarray(groups)
-    if groups.shape != (n,):
-        raise CalibrationError(f"groups has the shape {groups.shape}; one per row is ({n},)")
     mixed = np.random.default_rng(seed).permutation(n)
-    _, first = np.unique(groups[mixed], return_index=True)
+    _, first = np.unique(group_numbers(groups, n)[mixed], return_index=True)
     return np.sort(mixed[first])

@@ -13,6 +13,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from bitcal_integrations.calibrators._columns import logit
+from bitcal_integrations.calibrators._terms import polynomial
+from bitcal_integrations.decide._curve import mean_and_error
+
 Array: TypeAlias = np.ndarray
 KINDS = ("differ", "small_right", "gain")
 CLIP = 1e-4  # a feature in [0, 1] enters as its logit, cut off here
@@ -35,7 +39,7 @@ class Basis:
         inside = (x.min(axis=0) >= 0) & (x.max(axis=0) <= 1)
         bare = _unit(x, inside)
         low, high = bare.min(axis=0), bare.max(axis=0)
-        terms = _terms(_between(bare, low, high))
+        terms = polynomial(_between(bare, low, high))
         mean, scale = terms.mean(axis=0), terms.std(axis=0)
         # A column that does not vary says nothing; its scale would divide by rounding noise.
         scale = np.where(scale > 1e-9, scale, np.inf)
@@ -44,23 +48,17 @@ class Basis:
 
     def __call__(self, x: Array) -> Array:
         bare = _between(_unit(x, np.array(self.logit)), np.array(self.low), np.array(self.high))
-        return (_terms(bare) - np.array(self.mean)) * np.array(self.scale)
+        return (polynomial(bare) - np.array(self.mean)) * np.array(self.scale)
 
 
-def _unit(x: Array, logit: Array) -> Array:
-    shares = np.clip(x, CLIP, 1 - CLIP)
-    return np.where(logit, np.log(shares) - np.log1p(-shares), x)
+def _unit(x: Array, shares: Array) -> Array:
+    return np.where(shares, logit(x, CLIP), x)
 
 
 def _between(x: Array, low: Array, high: Array) -> Array:
     """In [-1, 1], so that a product does not depend on the units of its factors."""
     middle, half = (low + high) / 2, (high - low) / 2
     return (np.clip(x, low, high) - middle) / np.where(half > 0, half, 1.0)
-
-
-def _terms(x: Array) -> Array:
-    i, j = np.triu_indices(x.shape[1])
-    return np.concatenate([x, x[:, i] * x[:, j]], axis=1)
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,9 @@ def fit_gain(kind: str, x: Array, small: Array, big: Array) -> GainModel:
     fit = LogisticRegression(C=1.0, max_iter=1000).fit(terms, event)
     curve = np.array([diff.sum() / event.sum(), 0.0])
     if kind == "small_right":
-        curve = np.polyfit(fit.predict_proba(terms)[:, 1], diff, 1)
+        said = fit.predict_proba(terms)[:, 1]
+        # No line goes through one point.
+        curve = np.polyfit(said, diff, 1) if np.ptp(said) > 1e-9 else np.zeros(2)
         curve = curve if curve[0] < 0 else np.array([0.0, diff.mean()])
     weights, bias = _floats(fit.coef_[0]), float(fit.intercept_[0])
     return GainModel(kind, basis, weights, bias, _floats(curve))
@@ -144,13 +144,14 @@ def cross_fitted(kind: str, x: Array, small: Array, big: Array, folds: Array) ->
     return gains
 
 
-def choose(x: Array, small: Array, big: Array, folds: Array) -> tuple[str, Array]:
+def choose(x: Array, small: Array, big: Array, folds: Array, groups: Array) -> tuple[str, Array]:
     """The shape of least cross-validated squared error, earlier ones preferred; its gains."""
     diff, gains = big - small, {k: cross_fitted(k, x, small, big, folds) for k in KINDS}
     best = KINDS[0]
     for kind in KINDS[1:]:
         # Squared errors of one row under two models differ little, so their pairs are compared.
         better = (diff - gains[best]) ** 2 - (diff - gains[kind]) ** 2
-        if better.mean() > SIMPLER * better.std() / np.sqrt(len(diff)):
+        gain, error = mean_and_error(better, groups)
+        if gain > SIMPLER * error:
             best = kind
     return best, gains[best]

@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from bitcal_integrations.decide._check import as_numbers
 from bitcal_integrations.decide._gain import GainModel
-from bitcal_integrations.decide.policy import Unknown, apart, check_actions, unpacked
+from bitcal_integrations.decide.policy import (
+    UNCOVERED,
+    Unknown,
+    apart,
+    check_actions,
+    shift_of,
+    unpacked,
+)
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.types import Decision
 
@@ -80,7 +88,7 @@ class RouterPolicy:
 
     def escalate(self, x: Any) -> Array:
         """(n,) booleans for a table of features; a row with a missing one follows `on_unknown`."""
-        x = np.asarray(x, dtype=np.float64)
+        x = as_numbers("features", x)
         if x.ndim != 2 or x.shape[1] != len(self.names):
             raise BadRequest(
                 f"features of the shape {x.shape} are not allowed: it must be "
@@ -91,10 +99,15 @@ class RouterPolicy:
         return np.where(np.isnan(gains), self.on_unknown != "accept", gains >= least)
 
     def decide(self, record: Record) -> Decision:
-        """By the signals of the record; an answer of unknown confidence follows `on_unknown`."""
+        """By the signals of the record; an answer of unknown confidence follows `on_unknown`.
+
+        With a certificate so does one whose scores have shifted, for it does not speak of these.
+        """
         unknown = self._unknown(record)
         if unknown:
             return Decision(self.on_unknown, f"unknown: {unknown}")
+        if self.certificate is not None and (shift := shift_of(record)):
+            return Decision(self.on_unknown, f"{shift}; {UNCOVERED}")
         if self.threshold is None or self.kind == "always":
             action: Literal["accept", "escalate"]
             action = "escalate" if self.kind == "always" else "accept"

@@ -14,22 +14,18 @@ is exact where the error rate does not rise with p; for "joint" and "system" it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 
-from bitcal_integrations.decide import _binomial
+from bitcal_integrations.decide import _binomial, _path
 from bitcal_integrations.decide._certificate import Certificate, Risk
-from bitcal_integrations.decide._check import as_labels, as_share, one_per_group
+from bitcal_integrations.decide._check import as_labels, as_numbers, as_share, one_per_group
 from bitcal_integrations.errors import BadRequest, CalibrationError
 
 Array: TypeAlias = np.ndarray
 RISKS = ("selective", "joint", "system")
-STEPS = 40  # of the path: finer ones add chances to fail, coarser ones lose coverage
-ROUGH = 5_000  # accepted answers above which `labels_needed` need not be exact
-CHANCE = 0.8  # that as many labels as `labels_needed` says will do
-START = 0.2  # share accepted at the first step, where the labels are enough for that
 
 
 class Step(NamedTuple):
@@ -163,30 +159,20 @@ class _Data:
     def path(self, max_error: float, delta: float) -> Iterator[Step]:
         """From strict to lax; thresholds depend on p and n, never on labels."""
         fewest = _binomial.error_free(max_error, delta)
-        for threshold in self.thresholds(max_error, delta, fewest):
+        for threshold in self.thresholds(max_error, delta):
             step = self.step(threshold)
             if step.tested >= fewest and (step.accepted or self.risk == "system"):
                 yield step
 
-    def thresholds(self, max_error: float, delta: float, fewest: int) -> list[float]:
+    def thresholds(self, max_error: float, delta: float) -> list[float]:
         """A grid for "system"; else what lies strictly above the rows of some ranks, then all."""
         if self.risk == "system":
             return [t / 100 for t in range(100, -1, -1)]
         # The joint risk only grows along the path, so that any path will do: begin at the top.
-        first = 1 if self.risk == "joint" else self.first(max_error, delta, fewest)
-        ranks = np.unique(np.linspace(first, self.known, STEPS).round().astype(int))
-        ranks = ranks[(ranks > 0) & (ranks <= self.known)]
-        edges = np.unique(self.ordered[ranks - 1])[::-1]
+        joint = self.risk == "joint"
+        first = 1 if joint else _path.first_rank(self.known, max_error, delta)
+        edges = np.unique(self.ordered[_path.ranks(first, self.known) - 1])[::-1]
         return [float(np.nextafter(edge, 2.0)) for edge in edges] + [0.0]
-
-    def first(self, max_error: float, delta: float, fewest: int) -> int:
-        """Where to begin: where one error is borne, if half of the labels are enough for that.
-
-        At the fewest rows that can certify, a single error among the best would end the path.
-        """
-        borne = _binomial.rows_for(1, max_error, delta)
-        least = borne if borne <= self.known / 2 else fewest
-        return max(math.ceil(START * self.known), least + 1)
 
     def step(self, threshold: float) -> Step:
         accepted = self.p >= threshold  # NaN is not
@@ -205,24 +191,19 @@ class _Data:
         return None
 
     def needed(self, path: list[Step], max_error: float, delta: float) -> int | None:
-        """Labels that make the certificate likely, if the errors stay as frequent as here."""
+        """Labels that likely certify some threshold, if the errors stay as frequent as here."""
+        share = max(self.known, 1) / self.n
         if not path:
-            return labels_needed(max_error, delta, coverage=max(self.known, 1) / self.n)
-        likely = [
-            (step.errors + 0.5, step.tested + 1, step.tested / self.n)
-            for step in path
-            if step.errors + 0.5 < max_error * (step.tested + 1)
-        ]
-        if not likely:
+            return math.ceil(_path.labels_needed(max_error, delta) / share)
+        selective = self.risk == "selective"
+        # Where errors do not get rarer along the path, the least of its rates is the best estimate
+        # of the first one, which failed, and looks worse than it is for that.
+        steps = path if selective else path[:1]
+        error = min((step.errors + 0.5) / (step.tested + 1) for step in steps)
+        if error >= max_error:
             return None
-
-        def roughly(found: tuple[float, int, float]) -> float:
-            errors, rows, share = found
-            return _binomial.rough_rows(max_error, delta, errors / rows, CHANCE) / share
-
-        errors, rows, share = min(likely, key=roughly)
-        exact = labels_needed(max_error, delta, expected_error=errors / rows, coverage=share)
-        return max(exact, self.n + 1)
+        rows = _path.labels_to_begin(max_error, delta, error, not selective)
+        return max(math.ceil(rows / share if selective else rows), self.n + 1)
 
     def why(self, path: list[Step], max_error: float, delta: float) -> str:
         if not path:
@@ -239,57 +220,9 @@ class _Data:
 
 
 def _scores(p: Any) -> Array:
-    p = np.asarray(p, dtype=np.float64)
+    p = as_numbers("p", p)
     bad = np.isinf(p) | (p < 0) | (p > 1)
     if bad.any():
         row = int(np.argmax(bad))
         raise CalibrationError(f"p[{row}] is {float(p[row])}; it must lie in [0, 1] or be NaN")
     return p
-
-
-def labels_needed(
-    max_error: float,
-    delta: float,
-    *,
-    expected_error: float | None = None,
-    coverage: float = 1.0,
-    chance: float = CHANCE,
-) -> int:
-    """The fewest labels for which a certificate is to be expected, with probability `chance`.
-
-    `expected_error` is the error rate among the accepted (half of max_error if not given) and
-    `coverage` the share accepted. Above 5,000 accepted answers it is a normal approximation.
-
-    >>> labels_needed(0.1, 0.1, expected_error=0.0), labels_needed(0.1, 0.1)
-    (22, 128)
-    """
-    max_error, delta = as_share("max_error", max_error), as_share("delta", delta)
-    chance = as_share("chance", chance)
-    error = max_error / 2 if expected_error is None else float(expected_error)
-    if not 0 <= error < max_error:
-        raise BadRequest(f"expected_error={error!r} must lie in [0, max_error={max_error!r})")
-    if not 0 < coverage <= 1:
-        raise BadRequest(f"coverage={coverage!r} must lie in (0, 1]")
-
-    if error == 0:
-        return math.ceil(_binomial.error_free(max_error, delta) / coverage)
-    rough = _binomial.rough_rows(max_error, delta, error, chance)
-    if rough > ROUGH:
-        return math.ceil(rough / coverage)
-
-    def likely(errors: int) -> bool:
-        rows = _binomial.rows_for(errors, max_error, delta)
-        return _binomial.cdf(errors, rows, error) >= chance
-
-    return math.ceil(_binomial.rows_for(_first(likely), max_error, delta) / coverage)
-
-
-def _first(holds: Callable[[int], bool]) -> int:
-    """The first number from 0 on for which it holds and goes on to hold."""
-    low, high = -1, 0
-    while not holds(high):
-        low, high = high, 2 * high + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high

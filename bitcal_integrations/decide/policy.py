@@ -2,7 +2,7 @@
 
 A policy says what to do and why; it does it not. It knows the confidence in the record and
 nothing about models, chains or labels. Accept iff confidence >= threshold; what is unknown
-follows `on_unknown`, whatever the threshold.
+follows `on_unknown`, whatever the threshold, and so does what a certificate no longer covers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Below: TypeAlias = Literal["escalate", "abstain", "raise", "review"]
 ON_UNKNOWN = ("escalate", "accept", "raise")
 BELOW = ("escalate", "abstain", "raise", "review")
 VERSION = 1
+UNCOVERED = "the certificate does not cover it"
 
 
 @runtime_checkable
@@ -42,7 +43,10 @@ class Policy(Protocol):
 class ThresholdPolicy:
     """Accept iff the confidence is at least `threshold`; None accepts nothing.
 
-    `why` says which certificate stands behind the threshold, or why there is none.
+    `why` says which certificate stands behind the threshold, or why there is none. A certificate
+    speaks for answers like those it was made on: where scores have shifted, an answer that would be
+    accepted follows `on_unknown`. A plain threshold promises nothing and goes on accepting; its
+    reason then says "shifted".
     """
 
     threshold: float | None
@@ -64,12 +68,16 @@ class ThresholdPolicy:
         accepted = value >= self.threshold
         left, right = apart(value, self.threshold)
         reason = f"{left} >= {right}" if accepted else f"{left} < {right}"
+        if accepted and (shift := shift_of(record)):
+            if self.why:
+                return Decision(self.on_unknown, f"{reason}, but {shift}; {UNCOVERED}")
+            reason = f"{reason} ({shift})"
         return Decision("accept" if accepted else self.below, reason)
 
     def _unknown(self, reason: str) -> Decision:
         if self.threshold is None and self.on_unknown == "accept":
             return Decision(self.below, f"unknown: {reason}; {self.why or 'nothing is accepted'}")
-        outside = "; the certificate does not cover it" if self.why else ""
+        outside = f"; {UNCOVERED}" if self.why else ""
         accepts = self.on_unknown == "accept"
         return Decision(self.on_unknown, f"unknown: {reason}{outside if accepts else ''}")
 
@@ -82,9 +90,11 @@ class ThresholdPolicy:
 
 
 def as_policy(what: Any, on_unknown: Unknown = "escalate", below: Below = "escalate") -> Policy:
-    """One object with `decide(record)` from a threshold, a Certificate or a policy.
+    """One object with `decide(record)` from a threshold, a Certificate, a policy, or the dict that
+    `to_dict` of a certificate or of one of our policies wrote.
 
-    `on_unknown` is the action where the confidence is unknown: escalate, accept or raise; `below`
+    `on_unknown` is the action where the confidence is unknown, or has shifted away from what a
+    certificate covers: escalate, accept or raise; `below`
     the one for known confidence that is too low: escalate, abstain, raise or review. A policy has
     its own rules and passes through.
 
@@ -94,6 +104,8 @@ def as_policy(what: Any, on_unknown: Unknown = "escalate", below: Below = "escal
     Decision(action='escalate', reason='0.61 < 0.70')
     """
     check_actions(on_unknown, below)
+    if isinstance(what, Mapping):
+        what = _rebuilt(what)
     if isinstance(what, Certificate):
         why = f"no certified threshold: {what.reason}" if what.threshold is None else str(what)
         return ThresholdPolicy(what.threshold, on_unknown, below, why)
@@ -104,6 +116,31 @@ def as_policy(what: Any, on_unknown: Unknown = "escalate", below: Below = "escal
             )
         return cast("Policy", what)
     return ThresholdPolicy(_threshold(what), on_unknown, below)
+
+
+def shift_of(record: Record) -> str:
+    """Why the scores are unlike those that were measured; empty where they are not."""
+    reason = record.confidence.reason
+    return reason if reason.startswith("shifted") else ""
+
+
+def _rebuilt(data: Mapping[str, Any]) -> Any:
+    """The policy or certificate that a dict was written from."""
+    from bitcal_integrations.decide._router_policy import RouterPolicy
+
+    kinds: dict[Any, Any] = {"threshold": ThresholdPolicy, "router": RouterPolicy}
+    kind = data.get("kind", "certificate" if "max_error" in data else None)
+    if kind == "certificate":
+        kinds["certificate"] = Certificate
+    if kind not in kinds:
+        raise BadRequest(
+            f"kind {kind!r} of {dict(data)!r:.80} is not allowed: a saved policy is of the kind "
+            f"{' or '.join(map(repr, kinds))}, or the dict of a Certificate"
+        )
+    try:
+        return kinds[kind].from_dict(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRequest(f"{dict(data)!r:.80} is not a whole {kind}: {error}") from error
 
 
 def check_actions(on_unknown: Any, below: Any) -> None:
@@ -129,7 +166,7 @@ def _threshold(value: Any) -> float:
         return float(value)
     raise BadRequest(
         f"the threshold {value!r:.80} is not allowed: a policy is a number from 0 to 1, "
-        "a Certificate, or an object with a method decide(record)"
+        "a Certificate, an object with a method decide(record), or what to_dict of one wrote"
     )
 
 

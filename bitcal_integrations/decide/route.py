@@ -15,12 +15,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from bitcal_integrations.calibrators._check import refuse_huge, refuse_part
 from bitcal_integrations.decide import _gain, _rules
-from bitcal_integrations.decide._check import as_labels, is_number, one_per_group
+from bitcal_integrations.decide._check import as_labels, as_numbers, is_number, one_per_group
 from bitcal_integrations.decide._curve import Point, cut, deferral
 from bitcal_integrations.decide._router_policy import RouterPolicy
 from bitcal_integrations.decide.policy import Unknown
 from bitcal_integrations.errors import BadRequest, CalibrationError
+from bitcal_integrations.metrics import group_numbers
 
 Array: TypeAlias = np.ndarray
 FOLDS = 5
@@ -95,6 +97,7 @@ class Router:
         version = values.pop("version", None)
         if version != VERSION:
             raise CalibrationError(f"version {version!r} of a router; known is {VERSION}")
+        refuse_part(data, (f.name for f in dataclasses.fields(cls)), "router")
         lists = {name: tuple(values[name]) for name in ("names", "path", "held_gain", "held_diff")}
         curve = tuple(Point(*point) for point in values["curve"])
         model = _gain.GainModel.from_dict(values["model"])
@@ -131,7 +134,8 @@ def fit_router(
     x, small, big, where = _rows(x_small, y_small, y_big, groups)
     titles = _names(names, x.shape[1])
     rng = np.random.default_rng(seed)
-    held = _gain.folds_of(where, 100, rng) < round(100 * held_out)
+    count = where.max() + 1
+    held = (rng.permutation(count) < round(held_out * count))[where]
     if np.unique(where[~held]).size < FEWEST:
         raise CalibrationError(
             f"{np.unique(where[~held]).size} independent rows to fit on are too few: a router "
@@ -139,7 +143,7 @@ def fit_router(
         )
     fit = ~held
     folds = _gain.folds_of(where[fit], FOLDS, rng)
-    kind, crossed = _gain.choose(x[fit], small[fit], big[fit], folds)
+    kind, crossed = _gain.choose(x[fit], small[fit], big[fit], folds, where[fit])
     model = _gain.fit_gain(kind, x[fit], small[fit], big[fit])
     final, diff = model(x[fit]), big - small
     curve = deferral(final, crossed, diff[fit], folds, where[fit])
@@ -154,7 +158,7 @@ def fit_router(
 
 def features(x: Any, columns: int | None = None) -> Array:
     """A table of features; infinite ones count as missing."""
-    x = np.asarray(x, dtype=np.float64)
+    x = as_numbers("features", x)
     if x.ndim != 2 or (columns is not None and x.shape[1] != columns):
         wanted = f"(rows, {columns if columns is not None else 'features'})"
         raise BadRequest(f"features of the shape {x.shape} are not allowed: it must be {wanted}")
@@ -164,13 +168,16 @@ def features(x: Any, columns: int | None = None) -> Array:
 def _rows(x: Any, small: Any, big: Any, groups: Any) -> tuple[Array, Array, Array, Array]:
     """Checked rows that have every feature, with the number of their group."""
     x, small, big = features(x), as_labels("y_small", small), as_labels("y_big", big)
-    where = np.arange(len(x)) if groups is None else np.asarray(groups)
-    if not len(x) == len(small) == len(big) == len(where):
+    if not len(x) == len(small) == len(big):
         raise CalibrationError(
-            f"x_small, y_small, y_big and groups must have one length, not {len(x)}, "
-            f"{len(small)}, {len(big)} and {len(where)}"
+            f"x_small, y_small and y_big must have one length, not {len(x)}, {len(small)} and "
+            f"{len(big)}"
         )
+    where = np.arange(len(x)) if groups is None else group_numbers(groups, len(x))
+    refuse_huge(x)
     known = np.isfinite(x).all(axis=1)
+    if not known.any():
+        raise CalibrationError(f"none of the {len(x)} rows of x_small has all features")
     numbers = np.unique(where[known], return_inverse=True)[1]
     return x[known], small[known], big[known], numbers
 

@@ -4,10 +4,13 @@ It knows nothing about tokens or models; only the judge asks one, which the call
 """
 
 from bitcal_integrations.grading._judge import judge
+from bitcal_integrations.grading._names import Absent, name_of
+from bitcal_integrations.grading._numbers import NUMBER, as_number
 from bitcal_integrations.grading.graders import (
     GRADERS,
     Grader,
     as_grader,
+    check_gold,
     contains,
     exact,
     normalise,
@@ -15,10 +18,8 @@ from bitcal_integrations.grading.graders import (
     numeric,
 )
 from bitcal_integrations.grading.parsers import (
-    NUMBER,
     PARSERS,
     Parser,
-    as_number,
     as_parser,
     choice,
     first_line,
@@ -33,11 +34,13 @@ __all__ = [
     "GRADERS",
     "NUMBER",
     "PARSERS",
+    "Absent",
     "Grader",
     "Parser",
     "as_grader",
     "as_number",
     "as_parser",
+    "check_gold",
     "choice",
     "contains",
     "exact",
@@ -46,6 +49,7 @@ __all__ = [
     "json_field",
     "judge",
     "last_number",
+    "name_of",
     "normalise",
     "normalised",
     "numeric",

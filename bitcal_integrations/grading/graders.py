@@ -6,13 +6,27 @@ several golds are given, one that agrees is enough.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from bitcal_integrations.errors import BadRequest, UnknownName
-from bitcal_integrations.grading import _code
-from bitcal_integrations.grading.parsers import NUMBER, as_number, choice
+from bitcal_integrations.grading import _code, _numbers
+from bitcal_integrations.grading._names import Absent
+from bitcal_integrations.grading._numbers import as_number
+from bitcal_integrations.grading._words import normalise
+from bitcal_integrations.grading.parsers import choice
+
+__all__ = [
+    "GRADERS",
+    "Grader",
+    "as_grader",
+    "check_gold",
+    "contains",
+    "exact",
+    "normalise",
+    "normalised",
+    "numeric",
+]
 
 Grader: TypeAlias = Callable[[Any, Any], "bool | None"]  # (answer, gold) -> right, or None
 
@@ -20,16 +34,6 @@ Grader: TypeAlias = Callable[[Any, Any], "bool | None"]  # (answer, gold) -> rig
 def exact(answer: str, gold: str) -> bool:
     """Equal but for space around."""
     return answer.strip() == gold.strip()
-
-
-def normalise(text: str) -> str:
-    """Lower case without articles, punctuation and extra space, as SQuAD compares.
-
-    >>> normalise("The  Eiffel Tower!")
-    'eiffel tower'
-    """
-    text = re.sub(r"[^\w\s]", "", text.lower())
-    return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", text).split())
 
 
 def normalised(answer: str, gold: str) -> bool:
@@ -54,7 +58,9 @@ def numeric(answer: str, gold: str, tolerance: float = 1e-6) -> bool:
     (True, False, False)
     """
     a, b = as_number(answer), as_number(gold)
-    return a is not None and b is not None and abs(a - b) <= tolerance * max(1.0, abs(b))
+    if a is None or b is None:
+        return False
+    return abs(a - b) <= tolerance * max(1.0, abs(b))
 
 
 def same_choice(answer: str, gold: str) -> bool:
@@ -64,9 +70,9 @@ def same_choice(answer: str, gold: str) -> bool:
     (True, False)
     """
     found, wanted = choice(answer), choice(gold)
-    if wanted is None:
-        raise BadRequest(f"the gold {gold!r:.100} is no letter from A to J, as 'choice' compares")
-    return found is not None and found.text.upper() == wanted.text.upper()
+    if found is None or wanted is None:
+        return False
+    return found.text.upper() == wanted.text.upper()
 
 
 def contains(answer: str, gold: str) -> bool:
@@ -77,8 +83,7 @@ def contains(answer: str, gold: str) -> bool:
     """
     number = as_number(gold)
     if number is not None:
-        found = (as_number(m) for m in re.findall(rf"(?<![\w.,])({NUMBER})(?!\w)", answer))
-        return number in found
+        return number in _numbers.inside(answer)
     words = normalise(gold)
     return f" {words} " in f" {normalise(answer)} " if words else gold.strip() in answer
 
@@ -114,6 +119,8 @@ def as_grader(what: str | Callable[..., Any]) -> Grader:
     >>> grade("99.5", ["7", 100]), grade("98", "100"), grade(None, "100")
     (True, False, None)
     """
+    if isinstance(what, Absent):
+        what()
     if callable(what):
         return _from_callable(what)
     name, colon, option = what.partition(":") if isinstance(what, str) else ("", "", "")
@@ -122,7 +129,37 @@ def as_grader(what: str | Callable[..., Any]) -> Grader:
         allowed = ", ".join([*GRADERS, *made])
         raise UnknownName(f"{what!r} is not a grader: {allowed}, judge(model) or a callable")
     extra = (_positive(what, option),) if option else ()
-    return _named(what, GRADERS[name], extra, lines=name == "code")
+    return _named(what, GRADERS[name], extra, name)
+
+
+def check_gold(grader: Any, gold: Any) -> None:
+    """Refuse a right answer that a grader of that name can compare with nothing.
+
+    >>> check_gold("numeric", ("five", "5"))
+    >>> check_gold("numeric", "five")
+    Traceback (most recent call last):
+    bitcal_integrations.errors.BadRequest: the gold 'five' is no number, as 'numeric' compares
+    """
+    if callable(grader):
+        return
+    name = str(grader).partition(":")[0]
+    texts = _golds(_whole(name, gold))
+    if name == "numeric" and all(as_number(text) is None for text in texts):
+        raise BadRequest(f"the gold {_one(gold)!r:.100} is no number, as 'numeric' compares")
+    if name == "choice" and all(choice(text) is None for text in texts):
+        raise BadRequest(
+            f"the gold {_one(gold)!r:.100} is no letter from A to J, as 'choice' compares"
+        )
+
+
+def _one(gold: Any) -> Any:
+    return gold[0] if isinstance(gold, (list, tuple)) and len(gold) == 1 else gold
+
+
+def _whole(name: str, gold: Any) -> Any:
+    """The gold as the grader takes it: a list is the lines of one test for `code`."""
+    lines = name == "code" and isinstance(gold, (list, tuple))
+    return "\n".join(map(str, gold)) if lines else gold
 
 
 def _positive(what: str, option: str) -> float:
@@ -133,13 +170,13 @@ def _positive(what: str, option: str) -> float:
 
 
 def _named(
-    what: str, function: Callable[..., bool | None], extra: tuple[float, ...], lines: bool
+    what: str, function: Callable[..., bool | None], extra: tuple[float, ...], name: str
 ) -> Grader:
     def grade(answer: Any, gold: Any) -> bool | None:
         if answer is None:
             return None
-        whole = "\n".join(map(str, gold)) if lines and isinstance(gold, (list, tuple)) else gold
-        verdicts = [function(str(answer), one, *extra) for one in _golds(whole)]
+        check_gold(name, gold)
+        verdicts = [function(str(answer), one, *extra) for one in _golds(_whole(name, gold))]
         return True if True in verdicts else (None if None in verdicts else False)
 
     grade.__name__ = what

@@ -14,39 +14,19 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from bitcal_integrations.errors import BadRequest, UnknownName
-from bitcal_integrations.grading import _choice
+from bitcal_integrations.grading import _choice, _numbers
 from bitcal_integrations.types import Answer
 
 Parser: TypeAlias = Callable[..., "Answer | None"]  # (text, ended=True) -> Answer or None
 
-# Commas only where thousands (or lakhs) are set apart: "1,2" is two numbers.
-_WHOLE = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?![\d])|\d+)"
-_UNSIGNED = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:/\d+)?"
-NUMBER = rf"[-−]?{_UNSIGNED}"
-# A comma, dot or slash may go on as part of the number, so one more character has to be seen.
-_OVER = r"(?=[^\d,./]|[,./]\D)"
-_DOLLAR = r"\\?\$\s*"
-_LEAD = rf"(?:(?:<answer>|[Tt]he final answer is:?)\s*)?(?:\*\*)?(?:{_DOLLAR})?(?:\\boxed\{{)?"
-_MARKED = rf"####\s*{_LEAD}([-−]{_DOLLAR}{_UNSIGNED}|{NUMBER})"
+_LEAD = r"####\s*(?:(?:<answer>|[Tt]he final answer is:?)\s*)?(?:\*\*)?(?:\\?\$\s*)?(?:\\boxed\{)?"
+_MARKED, _MARKED_SO_FAR = _numbers.marked(_LEAD)
 
 
 def _span(match: re.Match[str] | None, group: int = 1) -> Answer | None:
     if match is None or match.group(group) is None:
         return None
     return Answer(match.group(group), *match.span(group))
-
-
-def _search(pattern: str) -> Parser:
-    """A parser for the first match of a pattern whose match ends in a number."""
-    whole, safe = re.compile(pattern), re.compile(pattern + _OVER)
-
-    def parse(text: str, ended: bool = True) -> Answer | None:
-        return _span((whole if ended else safe).search(text))
-
-    return parse
-
-
-_gsm8k = _search(_MARKED)
 
 
 def first_line(text: str, ended: bool = True) -> Answer | None:
@@ -63,24 +43,24 @@ def first_line(text: str, ended: bool = True) -> Answer | None:
 
 
 def last_number(text: str, ended: bool = True) -> Answer | None:
-    """The last number of a finished text.
+    """The last number of a finished text; None where it could be read in two ways.
 
-    >>> last_number("12 of 100, so -7.").text
-    '-7'
+    >>> last_number("12 of 100, so -7.").text, last_number("it is 12 345")
+    ('-7', None)
     """
-    found = list(re.finditer(rf"(?<![\w.])({NUMBER})", text)) if ended else []
-    return _span(found[-1]) if found else None
+    place = _numbers.last(text) if ended else None
+    return Answer(text[slice(*place)], *place) if place else None
 
 
 def gsm8k(text: str, ended: bool = True) -> Answer | None:
-    """The number after the first `####` that has one.
+    """The number after the first `####` that has one; what "1,2" or "10-12" means is not guessed.
 
     >>> gsm8k("so #### $1,200.50").text, gsm8k("#### <answer>72</answer>").text
     ('1,200.50', '72')
     >>> gsm8k("#### 4", ended=False), gsm8k("#### 4.", ended=False)   # 45 or 4.5 may follow
     (None, None)
     """
-    return _gsm8k(text, ended)
+    return _span((_MARKED if ended else _MARKED_SO_FAR).search(text))
 
 
 def tiny(text: str, ended: bool = True) -> Answer | None:
@@ -210,18 +190,3 @@ def _checked(found: Any, text: str) -> Answer | None:
     if start < 0 or not found:
         raise BadRequest(f"the parser returned {found!r:.100}, which is not part of the text")
     return Answer(found, start, start + len(found))
-
-
-def as_number(text: str) -> float | None:
-    """The value of a number as people write it, or None.
-
-    >>> as_number("$1,200.50"), as_number("3/4"), as_number("-7"), as_number("many")
-    (1200.5, 0.75, -7.0, None)
-    """
-    match = re.fullmatch(rf"\s*([-−]?)\s*(?:{_DOLLAR})?({NUMBER})\s*[%.]?\s*", text)
-    if match is None:
-        return None
-    above, _, below = match.group(2).replace(",", "").replace("−", "-").partition("/")
-    if below and float(below) == 0:
-        return None
-    return float(above) / float(below or 1) * (-1 if match.group(1) else 1)

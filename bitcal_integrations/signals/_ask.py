@@ -39,6 +39,7 @@ def _plain(request: Request, tokens: int) -> Request:
     return replace(
         request, max_new_tokens=tokens, temperature=0.0, top_p=None, seed=None, stop=(),
         parser=None, loop_stop=False, top_logprobs=ALTERNATIVES,
+        tools=(), tool_choice=None, response_schema=None,
         chat_template_kwargs={**request.chat_template_kwargs, **_NO_THINKING},
     )  # fmt: skip
 

@@ -43,7 +43,7 @@ def main(
         Path, typer.Option(help="model folder; the card is written there")
     ] = MODEL_DIR,
     profiles: Annotated[Path, typer.Option(help="folder for the profiles")] = PROFILE_DIR,
-    labels: Annotated[int, typer.Option(help="labelled questions per profile")] = 6000,
+    labels: Annotated[int, typer.Option(help="labelled questions per profile")] = 9000,
     number: Annotated[int, typer.Option("--questions", help="fresh test questions")] = 20000,
     settings: Annotated[str, typer.Option(help="comma-separated")] = ",".join(SETTINGS),
     only_answers: Annotated[bool, typer.Option("--measure", help="ask, and stop there")] = False,

@@ -1,11 +1,18 @@
 """Calibrators on the recorded runs of real 4-bit models, as a Markdown table.
 
-    python tests/benchmarks/calibration_runs.py [FOLDER] [--splits N] [--draws N]
+    python tests/benchmarks/calibration_runs.py [FOLDER] [--splits N] [--draws N] [--part PART]
 
-FOLDER holds quantized_runs/*.npz (default: the data folder beside the repository). Every full
-4-bit run of llama1 and mistral: fitted on a random half, tested on the other. In TriviaQA most
-questions stand twice in the runs with the same scores, so halves of rows share questions and reward
-memory; "by question" rows are split with both copies on one side. Nothing here tunes anything.
+FOLDER holds quantized_runs/*.npz (default: the data folder beside the repository); PART is half,
+few, carried or seconds. Every full 4-bit run of llama1 and mistral: fitted on a random half, tested
+on the other. In TriviaQA most questions stand twice in the runs with the same scores, so halves of
+rows share questions and reward memory; "by question" rows are split with both copies on one side.
+Nothing here tunes anything.
+
+The packages venn-abers and betacal stand in the table where they are installed. In an environment
+of their own, with this package on the path and no torch:
+
+    pip install numpy scikit-learn pandas venn-abers betacal
+    PYTHONPATH=. python tests/benchmarks/calibration_runs.py --part half
 """
 
 from __future__ import annotations
@@ -13,7 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -26,8 +33,11 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from bitcal_integrations import metrics
 from bitcal_integrations.calibrators import adapt, fit_calibrator, transfer
+from bitcal_integrations.profile import Profile
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
+PROFILES = Path(__file__).parents[2] / "bitcal_integrations" / "tiny" / "profiles"
+PARTS = ("half", "few", "carried", "seconds")
 MODELS, METHODS, TASKS = ("llama1", "mistral"), ("awq", "gptq", "nf4"), ("triviaqa", "hellaswag")
 OURS = ("constant", "temperature", "platt", "beta", "isotonic", "histogram", "venn_abers",
         "logistic", "smooth", "auto")  # fmt: skip
@@ -217,8 +227,8 @@ def carried(teacher: Run, runs: list[Run], splits: int) -> Iterator[Row]:
     yield Row("fp16 to int4", teacher.model, teacher.task, "transfer", _means(found))
 
 
-def timing() -> Iterator[Row]:
-    """Seconds, on made-up data of 10,000 x 8."""
+def seconds() -> Iterator[Row]:
+    """Of a fit and of predictions on made-up data of 10,000 x 8, and of reading a profile."""
     rng = np.random.default_rng(0)
     x = np.column_stack([rng.random(10_000), rng.normal(size=(10_000, 7))])
     y = rng.random(10_000) < 1 / (1 + np.exp(1 - 2 * x[:, 0] - x[:, 1] * x[:, 2]))
@@ -229,21 +239,34 @@ def timing() -> Iterator[Row]:
     cal(many)
     numbers = {"fit s": fitted - start, "1,000,000 rows s": time.perf_counter() - begun}
     yield Row("seconds", "-", "10,000 x 8", f"auto ({cal.method})", numbers)
+    largest = max(PROFILES.glob("*.json"), key=lambda path: path.stat().st_size)
+    took = []
+    for _ in range(20):
+        start = time.perf_counter()
+        Profile.load(largest)
+        took.append(time.perf_counter() - start)
+    size = f"profile of {largest.stat().st_size / 1e3:.0f} KB"
+    yield Row("seconds", "-", size, "Profile.load, median of 20", {"s": float(np.median(took))})
 
 
-def rows(data_dir: Path | str, splits: int = 10, draws: int = 20) -> list[Row]:
-    """All lines of the table; `draws` small samples per run."""
+def rows(
+    data_dir: Path | str, splits: int = 10, draws: int = 20, parts: Sequence[str] = PARTS
+) -> list[Row]:
+    """The lines of the table; `draws` small samples per run."""
     folder, out = Path(data_dir) / "quantized_runs", []
     for model in MODELS:
         for task in TASKS:
             runs = [load(folder, model, method, task) for method in METHODS]
-            out += half_fits(runs, splits, by_question=False)
-            if task == "triviaqa":
+            if "half" in parts:
+                out += half_fits(runs, splits, by_question=False)
+            if "half" in parts and task == "triviaqa":
                 out += half_fits(runs, splits, by_question=True)
-            out += few_labels(runs, 50, draws, ("auto",))
-            out += few_labels(runs, 200, draws, ("platt", "logistic", "auto"))
-            out += carried(load(folder, model, "fp16", task), runs, splits)
-    return [*out, *timing()]
+            if "few" in parts:
+                out += few_labels(runs, 50, draws, ("auto",))
+                out += few_labels(runs, 200, draws, ("platt", "logistic", "auto"))
+            if "carried" in parts:
+                out += carried(load(folder, model, "fp16", task), runs, splits)
+    return [*out, *(seconds() if "seconds" in parts else ())]
 
 
 def table(found: list[Row]) -> str:
@@ -265,8 +288,9 @@ def main() -> None:
     options.add_argument("folder", nargs="?", default=DATA)
     options.add_argument("--splits", type=int, default=10)
     options.add_argument("--draws", type=int, default=20)
+    options.add_argument("--part", choices=PARTS, action="append", help="may be repeated")
     given = options.parse_args()
-    print(table(rows(given.folder, given.splits, given.draws)))
+    print(table(rows(given.folder, given.splits, given.draws, given.part or PARTS)))
 
 
 if __name__ == "__main__":

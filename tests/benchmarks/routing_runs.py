@@ -1,8 +1,11 @@
 """Routing between two precisions on the real runs: what accuracy is left, what is escalated.
 
-Questions are split at random in halves, 50 times: the router is fitted on one half and read on
-the other. Beside it stand the random choice and the small model's own confidence at the same
-number of escalations. Run it with the folder of the runs; it prints a Markdown table.
+    python tests/benchmarks/routing_runs.py FOLDER [SPLITS]
+
+Rows are split at random in halves, 50 times: the router is fitted on one half and read on the
+other. In TriviaQA most questions stand twice in the runs; "by question" keeps both copies on one
+side, and in one fold. Beside it stand the random choice and the small model's own confidence at
+the same number of escalations.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from calibration_runs import MODELS, Run, halves, load
 
 from bitcal_integrations.decide import fit_router
 
-PAIRS = (("gptq", 4, "hellaswag"), ("gptq", 4, "triviaqa"))
-MODELS = ("llama1-7b", "mistral-7b")
+PAIRS = (("hellaswag", False), ("triviaqa", False), ("triviaqa", True))  # whether by question
 POLICIES: dict[str, dict[str, Any]] = {
     "max_escalation=0.25": {"max_escalation": 0.25},
     "match_big": {"match_big": True},
@@ -27,19 +30,14 @@ POLICIES: dict[str, dict[str, Any]] = {
 SPLITS = 50
 
 
-def read(data_dir: Path, model: str, method: str, bits: int, data: str) -> tuple[Any, Any]:
-    """The features [confidence, entropy] and the labels of one run."""
-    with np.load(data_dir / f"{model}__{method}__{bits}__{data}.npz") as run:
-        x = np.stack([run["confidence"], run["entropy"]], axis=1).astype(np.float64)
-        return x, run["correct"].astype(int)
-
-
-def one_split(x: Any, small: Any, big: Any, seed: int) -> list[dict[str, Any]]:
+def one_split(run: Run, big: Any, seed: int, by_question: bool) -> list[dict[str, Any]]:
     """Every policy on the half that was not fitted on, in points of accuracy."""
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(small))
-    fit, test = order[: len(order) // 2], order[len(order) // 2 :]
-    router = fit_router(x[fit], small[fit], big[fit], names=("confidence", "entropy"), seed=seed)
+    fit, test = halves(run, seed, by_question)
+    x, small = run.x, run.y.astype(int)
+    router = fit_router(
+        x[fit], small[fit], big[fit], names=("confidence", "entropy"), seed=seed,
+        groups=run.question[fit] if by_question else None,
+    )  # fmt: skip
     diff, found = (big - small)[test], []
     for name, rule in POLICIES.items():
         policy = router.policy(**rule)
@@ -70,15 +68,16 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 def rows(data_dir: Path, splits: int = SPLITS) -> list[dict[str, Any]]:
     """One row per model, data set and policy: means over the splits."""
     found = []
-    for method, bits, data in PAIRS:
+    for data, by_question in PAIRS:
         for model in MODELS:
-            x, small = read(data_dir, model, method, bits, data)
-            _, big = read(data_dir, model, "fp16", 16, data)
-            runs = [one_split(x, small, big, seed) for seed in range(splits)]
+            run, big = (load(data_dir, model, m, data) for m in ("gptq", "fp16"))
+            right = big.y.astype(int)
+            runs = [one_split(run, right, seed, by_question) for seed in range(splits)]
             for index, name in enumerate(POLICIES):
-                cell = [run[index] for run in runs]
-                found.append({"model": model, "data": data, "policy": name, **_means(cell)})
-                found[-1]["gap"] = 100 * float((small - big).mean())
+                cell = [one[index] for one in runs]
+                where = f"{data} by question" if by_question else data
+                found.append({"model": model, "data": where, "policy": name, **_means(cell)})
+                found[-1]["gap"] = 100 * float((run.y - big.y).mean())
     return found
 
 

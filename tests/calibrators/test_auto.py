@@ -43,12 +43,41 @@ def test_many_labels_are_compared_and_the_scores_named() -> None:
     t = rng.normal(size=2000)
     y = rng.random(2000) < 1 / (1 + np.exp(-t))
     cal = fit_calibrator(1 / (1 + np.exp(-3 * t)), y)
-    assert cal.method == "platt"
+    assert cal.method == "logistic"
     assert all(f"{name} 0." in cal.reason for name in _auto.COMPARED)
+    assert cal.reason.endswith("no other is better by a standard error")
 
 
-def test_scores_that_say_nothing_give_the_constant() -> None:
-    assert fit_calibrator(*noise(1500, 1)).method == "constant"
+def test_a_shape_that_the_default_cannot_take_is_found() -> None:
+    """Right in the middle of the scores and at both ends, wrong between."""
+    t = np.random.default_rng(1).normal(size=3000)
+    y = np.random.default_rng(2).random(3000) < np.where(np.abs(np.abs(t) - 0.8) < 0.4, 0.2, 0.8)
+    cal = fit_calibrator(1 / (1 + np.exp(-t)), y)
+    assert cal.method == "smooth"
+    assert cal.reason.startswith("smooth by 5-fold")
+    assert "no other" not in cal.reason
+
+
+def test_scores_that_say_nothing_give_nearly_one_number() -> None:
+    cal = fit_calibrator(*noise(1500, 1))
+    assert np.ptp(cal(noise(1500, 2)[0])) < 0.05
+
+
+def test_a_gain_within_a_standard_error_is_not_taken() -> None:
+    """Gains of 1.0 and -0.9 by turns: their mean is .05, the standard error of 100 rows .095."""
+    gain = np.tile([1.0, -0.9], 50)
+    assert _auto.clearly_best({"logistic": gain, "smooth": 0 * gain}, np.arange(100)) == "logistic"
+    many = np.repeat(gain, 40)
+    losses = {"logistic": many, "smooth": 0 * many}
+    assert _auto.clearly_best(losses, np.arange(4000)) == "smooth"
+    # Forty copies of a question are not forty questions.
+    assert _auto.clearly_best(losses, np.repeat(np.arange(100), 40)) == "logistic"
+
+
+def test_the_largest_of_the_clear_gains_is_taken() -> None:
+    ones = np.ones(100)
+    losses = {"constant": 3 * ones, "platt": 0.9 * ones, "logistic": ones, "smooth": 0.8 * ones}
+    assert _auto.clearly_best(losses, np.arange(100)) == "smooth"
 
 
 def test_fifty_labels_of_pure_noise_cost_little() -> None:

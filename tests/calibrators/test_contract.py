@@ -10,7 +10,7 @@ import pytest
 
 from bitcal_integrations import registry
 from bitcal_integrations.calibrators import fit_calibrator, from_dict
-from bitcal_integrations.errors import BitcalError, CalibrationError, UnknownName
+from bitcal_integrations.errors import BadRequest, BitcalError, CalibrationError, UnknownName
 
 NAMES = registry.names("calibrators")
 SCORED = tuple(name for name in NAMES if name != "constant")
@@ -88,6 +88,49 @@ def test_the_interval_holds_the_value_and_widens_with_few_labels(name: str) -> N
     width = [float(np.diff(cal.interval(FRESH)).mean()) for cal in (many, few)]
     assert 0 < width[0] < width[1]
     assert many.interval_kind == registry.resolve("calibrators", name).INTERVAL
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "venn_abers"])  # its pair is no such one
+def test_copies_of_a_question_are_no_evidence(name: str) -> None:
+    """Forty questions, each 25 times: the interval is about that of forty labels."""
+    x, y = labelled(40, seed=4)
+    many, groups = (np.repeat(v, 25, axis=0) for v in (x, np.arange(40)))
+    once = fit_calibrator(x, y, method=name)
+    told = fit_calibrator(many, np.repeat(y, 25), method=name, groups=groups)
+    blind = fit_calibrator(many, np.repeat(y, 25), method=name)
+    width = [float(np.diff(cal.interval(FRESH)).mean()) for cal in (once, told, blind)]
+    assert width[1] > 0.7 * width[0]
+    assert width[2] < 0.6 * width[1]
+    assert (told.n, blind.n) == (40, 1000)
+    assert told.design_effect == pytest.approx(25)
+    assert told(FRESH).max() <= 1 - 1 / 42
+
+
+def test_groups_whose_answers_differ_are_evidence() -> None:
+    """Rows that share a group but nothing else are as good as lone ones, and lone ones are so."""
+    x, y = labelled(2000, seed=6)
+    apart = fit_calibrator(x, y, method="platt", groups=np.arange(2000))
+    assert apart == fit_calibrator(x, y, method="platt")
+    pairs = fit_calibrator(x, y, method="platt", groups=np.arange(2000) // 2)
+    assert 1 <= pairs.design_effect < 1.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_huge_features_are_refused_at_fit_and_clamped_after(name: str) -> None:
+    x = X.copy()
+    x[3, 1] = 1e300
+    with pytest.raises(
+        CalibrationError, match=r"feature 1 of row 3 is 1e\+300; it must lie within"
+    ):
+        fit_calibrator(x, Y, method=name)
+    x[:, 1] = X[:, 1] * 1e149
+    cal = fit_calibrator(x, Y, method=name)
+    assert cal(x) == pytest.approx(fit_calibrator(X, Y, method=name)(X), abs=1e-6)
+    json.dumps(cal.to_dict(), allow_nan=False)
+    ends = np.array([[0.5, x[:, 1].max()], [0.5, x[:, 1].min()]])
+    assert cal(np.array([[0.5, 1.7e308], [0.5, -1.7e308]])) == pytest.approx(cal(ends), abs=1e-12)
+    far = [[0.5, 1.7e308]]
+    assert np.isfinite(fit_calibrator(X, Y, method=name)(far)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -168,6 +211,8 @@ def test_what_needs_a_probability_says_so(name: str) -> None:
         ({"correct": Y * 2}, CalibrationError, "is 2.0; a label is 0"),
         ({"correct": ["yes"] * 600}, CalibrationError, "labels must be 0"),
         ({"groups": [1]}, CalibrationError, r"groups has the shape \(1,\)"),
+        ({"groups": [None, "a"] * 300}, CalibrationError, "groups holds None; every row needs"),
+        ({"groups": [(), "a"] * 300}, CalibrationError, "groups must be all texts or all numbers"),
         ({"features": np.full((600, 2), np.nan)}, CalibrationError, "none of the 600 rows"),
         ({"features": np.zeros((600, 2, 2))}, CalibrationError, r"\(600, 2, 2\)"),
         ({"features": ["high"] * 600}, CalibrationError, "features must be numbers"),
@@ -182,6 +227,8 @@ def test_wrong_use_is_named() -> None:
     cal = fit_calibrator(X, Y, method="platt")
     with pytest.raises(CalibrationError, match="3 columns were given; the calibrator reads 2"):
         cal(np.zeros((5, 3)))
+    with pytest.raises(BadRequest, match="not a whole calibrator: no 'method'"):
+        from_dict({"version": 1})
     with pytest.raises(CalibrationError, match="version 99"):
         from_dict({**cal.to_dict(), "version": 99})
     with pytest.raises(UnknownName, match="'gone'"):

@@ -108,6 +108,23 @@ def test_laplace_intervals_cover() -> None:
     assert 0.9 <= np.mean(hits) <= 0.99
 
 
+def test_where_the_shape_is_wrong_they_cover_less_and_the_kind_says_so() -> None:
+    """The truth falls in the middle of the scores; a line through it misses that."""
+    at, hits = 1 / (1 + np.exp(2.0)), []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        score = rng.random(1000).clip(0.01, 0.99)
+        cal = fit_calibrator(score, rng.random(1000) < np.abs(score - 0.5) + 0.2, method="platt")
+        low, high = cal.interval([at])[0]
+        hits.append(low <= abs(at - 0.5) + 0.2 <= high)
+    assert np.mean(hits) < 0.5
+    for method in ("beta", "logistic", "platt", "smooth", "temperature"):
+        made = fit_calibrator([0.2, 0.4, 0.6, 0.8] * 10, [0, 0, 1, 0, 1] * 8, method=method)
+        assert made.interval_kind == "95% of the fitted curve, if its shape is right"
+    pair = fit_calibrator([0.2, 0.4, 0.6, 0.8] * 10, [0, 0, 1, 0, 1] * 8, method="venn_abers")
+    assert "not a 95% interval" in pair.interval_kind
+
+
 def test_temperature_is_the_best_single_slope() -> None:
     score, y = sample(500)
     cal = fit_calibrator(score, y, method="temperature")

@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from bitcal_integrations.calibrators import adapt, fit_bits, fit_calibrator, from_dict, transfer
+from bitcal_integrations.calibrators._newton import KIND
 from bitcal_integrations.errors import CalibrationError
 from bitcal_integrations.metrics import brier
 
@@ -43,12 +44,18 @@ def test_onto_itself_it_changes_next_to_nothing() -> None:
     assert np.abs(transfer(CAL, source=X, target=X)(X) - CAL(X)).max() < 0.02
 
 
+def test_without_a_source_the_scores_it_was_fitted_on_stand_in() -> None:
+    target = distorted(NEW)
+    kept, given = transfer(CAL, target=target), transfer(CAL, source=X, target=target)
+    assert kept(target) == pytest.approx(given(target), abs=1e-9)
+
+
 def test_it_is_marked_and_travels() -> None:
     moved = transfer(CAL, source=X, target=distorted(NEW), disagreement=0.08)
     assert moved.transferred
     assert not CAL.transferred
     assert "transferred without labels" in moved.reason
-    assert moved.interval_kind == "95% Laplace widened by 0.08 disagreement, transferred"
+    assert moved.interval_kind == f"{KIND} widened by 0.08 disagreement, transferred"
     again = from_dict(json.loads(json.dumps(moved.to_dict(), allow_nan=False)))
     assert again == moved
     assert (again(distorted(NEW)) == moved(distorted(NEW))).all()
@@ -57,10 +64,24 @@ def test_it_is_marked_and_travels() -> None:
 def test_disagreement_widens_by_itself() -> None:
     """Where the two models differ in 8% of the answers, the share right can differ by .08."""
     x = distorted(NEW)[:50]
-    bare = transfer(CAL, source=X, target=distorted(NEW)).interval(x)
+    bare = transfer(CAL, source=X, target=distorted(NEW), disagreement=0).interval(x)
     wide = transfer(CAL, source=X, target=distorted(NEW), disagreement=0.08).interval(x)
     assert wide[:, 0] == pytest.approx(np.maximum(0, bare[:, 0] - 0.08))
     assert wide[:, 1] == pytest.approx(np.minimum(1, bare[:, 1] + 0.08))
+
+
+def test_without_disagreement_nothing_is_known() -> None:
+    """Scores of pure noise look like any others: only labels or disagreement can tell."""
+    noise = np.random.default_rng(5).random((500, 2))
+    moved = transfer(CAL, source=X, target=noise)
+    assert moved.interval_kind == "none: transferred, disagreement unknown"
+    assert (moved.interval(noise) == [0.0, 1.0]).all()
+    assert np.isnan(moved.interval([[np.nan, 0.5]])).all()
+    adapted = adapt(moved, noise[:50], np.arange(50) % 2)
+    assert adapted.interval_kind == moved.interval_kind
+    known = transfer(CAL, source=X, target=noise, disagreement=0.0)
+    assert known.interval_kind == f"{KIND}, transferred"
+    assert np.diff(known.interval(noise)).mean() < 0.1
 
 
 def test_ties_map_to_the_middle() -> None:
@@ -76,6 +97,7 @@ def test_ties_map_to_the_middle() -> None:
     [
         ({"disagreement": 0.21}, "differ in 21% of their answers; transfer was tested up to 20%"),
         ({"disagreement": 1.5}, "disagreement=1.5 must be a share"),
+        ({"disagreement": "x"}, "disagreement='x' must be a share"),
         ({"target": X[:5]}, "target has 5 complete rows; 20 or more"),
         ({"source": X[:, :1]}, "1 columns were given; the calibrator reads 2"),
     ],
@@ -107,7 +129,34 @@ def test_the_prior_decides_how_far_it_goes() -> None:
     assert far(x).max() < 0.05
     assert np.diff(far.interval(x)).mean() > np.diff(little.interval(x)).mean() * 0.1
     assert little.adapted == 50
-    assert little.interval_kind == "95% Laplace with the offset's"
+    assert little.interval_kind == f"{KIND} with the offset's"
+
+
+def test_one_label_makes_nothing_certain() -> None:
+    """However loose the prior: 3,000 labels and one cannot speak for one case in a million."""
+    loose = adapt(CAL, NEW[:1], [1], sd=1e6)
+    assert loose(NEW).max() <= 1 - 1 / (CAL.n + 2)
+    low, high = loose.interval(NEW).T
+    assert ((low <= loose(NEW)) & (loose(NEW) <= high)).all()
+
+
+def test_what_it_was_adapted_to_is_no_shift() -> None:
+    far = distorted(NEW)
+    assert not CAL.shift(far).in_domain
+    adapted = adapt(CAL, far[:500], LABELS[:500])
+    assert adapted.shift(far).in_domain
+    assert not adapted.shift(NEW).in_domain
+    moved = transfer(CAL, source=X, target=far)
+    assert adapt(moved, far[:50], LABELS[:50]).reference == moved.reference  # 3,000 rows say more
+
+
+def test_copies_of_a_label_are_one_label() -> None:
+    x, y, groups = NEW[:50], LABELS[:50], np.repeat(np.arange(50), 20)
+    once = adapt(CAL, x, y)
+    copied = adapt(CAL, np.repeat(x, 20, axis=0), np.repeat(y, 20), groups=groups)
+    assert (copied.offset, copied.offset_sd) == pytest.approx((once.offset, once.offset_sd))
+    blind = adapt(CAL, np.repeat(x, 20, axis=0), np.repeat(y, 20))
+    assert blind.offset_sd < once.offset_sd / 2
 
 
 def test_an_uncertain_offset_widens_the_interval() -> None:
@@ -116,7 +165,7 @@ def test_an_uncertain_offset_widens_the_interval() -> None:
     assert (wide > narrow).mean() > 0.99
 
 
-@pytest.mark.parametrize("sd", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("sd", [-1, float("nan"), float("inf"), "a", None, True])
 def test_a_wrong_prior_is_named(sd: float) -> None:
     with pytest.raises(CalibrationError, match="sd="):
         adapt(CAL, X, Y, sd=sd)
@@ -150,5 +199,9 @@ def test_weight_types_that_agree_lean_on_each_other() -> None:
 def test_wrong_parts_are_named() -> None:
     with pytest.raises(CalibrationError, match="parts is empty"):
         fit_bits({})
+    with pytest.raises(CalibrationError, match=r"parts\['b'\] has no row"):
+        fit_bits({"a": (X, Y), "b": (X[:0], Y[:0])})
+    with pytest.raises(CalibrationError, match="groups has none for 'b'"):
+        fit_bits({"a": (X, Y), "b": (X, Y)}, groups={"a": np.arange(3000)})
     with pytest.raises(CalibrationError, match="a: 2, b: 1"):
         fit_bits({"a": (X, Y), "b": (X[:, :1], Y)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -12,11 +13,15 @@ from bitcal_integrations.cli.demo import (
     Answered,
     Demo,
     asked_text,
+    calibrated,
     chosen,
     draw,
     sent_on,
     sums,
 )
+from bitcal_integrations.decide import Certificate
+from bitcal_integrations.features import Schema
+from bitcal_integrations.profile import TaskProfile
 from bitcal_integrations.tiny.tasks import TASKS, grade
 from bitcal_integrations.types import Confidence, Generation, Record, Request
 
@@ -82,6 +87,25 @@ def test_below_the_threshold_or_unknown_is_sent_on() -> None:
 def test_a_score_just_below_the_threshold_does_not_read_as_above_it() -> None:
     record = made([0.699] * 12).answers[0].record
     assert sent_on(record) == (True, "0.69 < 0.70")
+
+
+def test_a_certificate_decides_where_there_is_one() -> None:
+    """0.6 is below the usual threshold and above the certified one."""
+    certificate = Certificate(0.5253, 0.8, 0.1, 0.1, n=843, errors=40, accepted=680)
+    record = made([0.6] * 12).answers[0].record
+    record = replace(record, confidence=Confidence(value=0.6, calibrated=True, raw=0.6))
+    assert sent_on(record, certificate)[0] is False
+    assert sent_on(record)[0] is True
+    counts = {"fit": 4000, "certify": 901, "report": 1098}
+    task = TaskProfile(
+        "tiny", "tiny", {}, Schema(("confidence",)), None, (certificate,), counts=counts
+    )
+    shown = " ".join(calibrated(task))
+    assert "on 5,999 answers to other questions" in shown
+    assert "901 of these answers, to 843 different questions: accept at p >= 0.5253" in shown
+    bare = " ".join(calibrated(replace(task, certificates=())))
+    assert "reaches 0.70; nothing is promised" in bare
+    assert max(map(len, calibrated(task))) <= 79
 
 
 def test_drawing_fits_80_columns_and_a_plain_pipe() -> None:

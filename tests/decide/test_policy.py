@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bitcal_integrations.decide import Policy, as_policy, certify_threshold
+from bitcal_integrations.decide import Policy, as_policy, certify_threshold, fit_router
 from bitcal_integrations.decide.policy import ThresholdPolicy
 from bitcal_integrations.errors import BadRequest, CalibrationError
 from bitcal_integrations.types import Confidence, Decision, Generation, Record, Request
@@ -72,6 +73,31 @@ def test_a_certificate_gives_its_threshold() -> None:
     assert careless == Decision("accept", "unknown: cut; the certificate does not cover it")
 
 
+SHIFTED = "shifted: the last 64 scores are unlike the calibration set"
+
+
+def test_a_certificate_does_not_accept_what_it_no_longer_covers() -> None:
+    made = certify_threshold(np.linspace(0.9, 0.5, 100), np.ones(100), 0.1)
+    for action in ("escalate", "raise", "accept"):
+        found = as_policy(made, on_unknown=action, below="review").decide(record(0.93, SHIFTED))
+        assert found.action == action
+        assert found.reason.startswith("0.93 >= 0.00, but shifted: the last 64")
+        assert found.reason.endswith("; the certificate does not cover it")
+    saved = as_policy(json.loads(json.dumps(as_policy(made).to_dict())))
+    assert saved.decide(record(0.93, SHIFTED)).action == "escalate"
+
+
+def test_what_is_too_low_stays_so_when_scores_have_shifted() -> None:
+    made = certify_threshold(np.linspace(0.9, 0.5, 100), np.arange(100) < 60)
+    policy = as_policy(made, on_unknown="accept", below="abstain")
+    assert policy.decide(record(0.5, SHIFTED)).action == "abstain"
+
+
+def test_a_plain_number_goes_on_accepting_and_says_shifted() -> None:
+    found = as_policy(0.7, on_unknown="raise").decide(record(0.93, SHIFTED))
+    assert found == Decision("accept", f"0.93 >= 0.70 ({SHIFTED})")
+
+
 def test_a_certificate_without_threshold_accepts_nothing() -> None:
     made = certify_threshold([0.9] * 5, [1] * 5)
     for on_unknown in ("escalate", "accept"):
@@ -124,3 +150,50 @@ def test_round_trip_through_json() -> None:
     assert ThresholdPolicy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
     with pytest.raises(CalibrationError, match="'router'"):
         ThresholdPolicy.from_dict({**policy.to_dict(), "kind": "router"})
+
+
+def through_json(what: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(what.to_dict()))
+
+
+def test_a_saved_policy_decides_as_before() -> None:
+    policy = ThresholdPolicy(0.7, "raise", "review", "why")
+    assert as_policy(through_json(policy)) == policy
+    made = certify_threshold(np.linspace(0.9, 0.5, 100), np.arange(100) < 60)
+    assert as_policy(through_json(made), below="abstain") == as_policy(made, below="abstain")
+    none = certify_threshold([0.9] * 5, [1] * 5)
+    assert as_policy(through_json(none)) == as_policy(none)
+
+
+def test_a_saved_router_decides_as_before() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((400, 1))
+    small, big = rng.random(400) < x[:, 0], rng.random(400) < 0.9
+    router = fit_router(x, small, big, names=("confidence",))
+    for policy in (router.policy(max_escalation=0.3), router.policy(max_regret=0.2)):
+        again = as_policy(through_json(policy))
+        assert again == policy
+        assert (again.escalate(x) == policy.escalate(x)).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({}, "kind None of {} is not allowed"),
+        ({"kind": "coin"}, "kind 'coin' .* 'threshold' or 'router', or the dict of a Certificate"),
+        ({"version": 1, "kind": "threshold", "treshold": 0.7}, "is not a whole threshold: .*tresh"),
+        ({"version": 1, "kind": "router"}, "is not a whole router: 'certificate'"),
+        ({"version": 1, "max_error": 0.1}, "is not a whole certificate: .*'threshold'"),
+        ({"version": 1, "kind": "threshold", "threshold": 7}, "the threshold 7 is not allowed"),
+    ],
+)
+def test_a_dict_that_is_no_policy_is_quoted(data: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        as_policy(data)
+
+
+def test_a_saved_policy_has_its_own_rules() -> None:
+    with pytest.raises(BadRequest, match="decides by itself"):
+        as_policy(ThresholdPolicy(0.7).to_dict(), below="review")
+    with pytest.raises(CalibrationError, match="version 9"):
+        as_policy({**ThresholdPolicy(0.7).to_dict(), "version": 9})

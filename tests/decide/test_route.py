@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,10 @@ def test_an_escalated_query_pays_both_models(router: Router) -> None:
 def test_never_where_the_big_model_is_worse() -> None:
     x, big, small, _ = pair(4000, 5)
     swapped = fit_router(x, small, big, names=NAMES)
-    for rule in ({"match_big": True}, {"max_escalation": 0.5}, {"max_regret": 0.02}):
+    # Where the big model gains nothing, noise may still look like a little: no accuracy is claimed.
+    bought = swapped.policy(max_escalation=0.5)
+    assert bought.accuracy == bought.small_accuracy
+    for rule in ({"match_big": True}, {"max_regret": 0.02}):
         policy = swapped.policy(**rule)
         assert policy.kind == "never", rule
         assert not policy.escalate(x).any()
@@ -136,6 +140,18 @@ def test_regret_is_promised_on_rows_not_seen(router: Router) -> None:
     no_part = fit_router(*pair(500, 0)[:3], held_out=0)
     with pytest.raises(CalibrationError, match="held_out"):
         no_part.policy(max_regret=0.05)
+
+
+def test_a_promise_of_regret_does_not_cover_shifted_scores(router: Router) -> None:
+    easy = record(dict.fromkeys(NAMES, -0.1), 0.9, "shifted: the last 64 scores")
+    policy = router.policy(max_regret=0.05)
+    assert policy.decide(replace(easy, confidence=replace(easy.confidence, reason=""))).action == (
+        "accept"
+    )
+    found = policy.decide(easy)
+    assert found.action == "escalate"
+    assert found.reason == "shifted: the last 64 scores; the certificate does not cover it"
+    assert router.policy(max_escalation=0.5).decide(easy).action == "accept"
 
 
 def test_a_router_of_noise_claims_nothing() -> None:
@@ -187,6 +203,21 @@ def test_round_trip_through_json(router: Router) -> None:
         assert RouterPolicy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
     with pytest.raises(CalibrationError, match="version 9"):
         Router.from_dict({**router.to_dict(), "version": 9})
+    with pytest.raises(BadRequest, match="not a whole router: no 'names'"):
+        Router.from_dict({"version": 1})
+
+
+@pytest.mark.parametrize(("n", "held"), [(75, 22), (80, 24), (150, 45), (1000, 300)])
+def test_the_share_that_is_asked_for_is_held_out(n: int, held: int) -> None:
+    x, small, big, _ = pair(n, 16)
+    router = fit_router(x, small, big)
+    assert (len(router.held_diff), router.n) == (held, n - held)
+
+
+def test_features_that_do_not_vary_give_one_gain() -> None:
+    _, small, big, _ = pair(400, 17)
+    router = fit_router(np.full((400, 2), 0.5), small, big)
+    assert np.ptp(router.gain(np.random.default_rng(0).random((50, 2)))) < 1e-9
 
 
 def test_rows_of_one_group_stay_together() -> None:
@@ -221,6 +252,11 @@ def test_rows_without_a_feature_are_left_out_of_the_fit() -> None:
         ({"y_big": [1, 2, 0] * 20}, "y_big holds 2.0"),
         ({"y_big": [1]}, "one length"),
         ({"x_small": [1.0] * 60}, r"shape \(60,\)"),
+        ({"x_small": [["a", "b"]] * 60}, "features must hold numbers only: .*'a'"),
+        ({"x_small": np.full((60, 2), np.nan)}, "none of the 60 rows of x_small has all features"),
+        ({"x_small": np.full((60, 2), 1e300)}, r"feature 0 of row 0 is 1e\+300"),
+        ({"groups": [None, "a"] * 30}, "groups holds None"),
+        ({"groups": [1]}, r"groups has the shape \(1,\)"),
         ({}, "too few"),
     ],
 )

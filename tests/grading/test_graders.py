@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bitcal_integrations.errors import BadRequest, UnknownName
-from bitcal_integrations.grading import as_grader, contains, normalised, numeric
+from bitcal_integrations.grading import as_grader, check_gold, contains, normalised, numeric
+from bitcal_integrations.signals._same import same
 from bitcal_integrations.tiny.tasks import grade, parse_answer, questions
 
 
@@ -42,6 +43,54 @@ def test_normalised() -> None:
     assert not normalised("-7", "7")
     assert not normalised("3.5", "35")
     assert normalised("+", "+")
+
+
+DIFFERENT = [
+    ("1.5 million", "15 million"),
+    ("3.5 kg", "35 kg"),
+    ("-7 degrees", "7 degrees"),
+    ("-$5 million", "$5 million"),
+    ("1,2", "12"),
+    ("12:30", "1230"),
+    ("10–12", "1012"),
+    ("1/2 cup", "12 cup"),
+    ("2^10 bytes", "210 bytes"),
+    ("1e-5 m", "1e5 m"),
+    ("5 - 3", "5 + 3"),
+    ("Python 3.10", "Python 3.1"),
+    ("C++", "C"),
+    ("C#", "C"),
+    ("A+", "A-"),
+    ("O-", "O"),
+]
+EQUAL = [
+    ("1,200 people", "1200 people."),
+    ("1,200, and more", "1200 and more"),
+    ("1990 – 1995", "1990-1995"),
+    ("June 5, 1990", "june 5 1990"),
+    ("−7 °C", "-7 C"),
+    (".5 kg", "0.5 kg"),
+    ("U.S.", "US"),
+    ("COVID-19", "covid19"),
+    ("don't", "dont"),
+    ("the well-known (a) man!", "wellknown man"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_numbers_and_names_keep_the_marks_that_make_them(one: str, other: str) -> None:
+    assert not normalised(one, other)
+    assert not normalised(other, one)
+    assert not contains(one, other)
+    assert not contains(f"it is {other}", one)
+    assert not same(one, other)
+
+
+@pytest.mark.parametrize(("one", "other"), EQUAL)
+def test_words_are_compared_as_squad_does(one: str, other: str) -> None:
+    assert normalised(one, other)
+    assert same(other, one)
+    assert contains(f"so {one}", other)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +169,29 @@ def test_a_wrong_option(option: str) -> None:
 def test_an_empty_gold_is_refused(gold: object) -> None:
     with pytest.raises(BadRequest, match="nothing to compare with"):
         as_grader("exact")("x", gold)
+
+
+@pytest.mark.parametrize(
+    ("name", "gold", "words"),
+    [
+        ("numeric", "five", "'five' is no number"),
+        ("numeric:0.1", ["five"], "'five' is no number"),
+        ("choice", "Paris", "'Paris' is no letter"),
+    ],
+)
+def test_a_gold_that_nothing_can_equal_is_refused(name: str, gold: object, words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        as_grader(name)("5", gold)
+    with pytest.raises(BadRequest, match=words):
+        check_gold(name, gold)
+    check_gold("numeric", ["five", "5"])
+    check_gold(lambda answer, gold: True, {"any": "thing"})
+
+
+def test_contains_knows_no_half_of_a_range_or_time() -> None:
+    assert contains("from 10-12", "12")
+    assert not contains("at 12:30", "12")
+    assert not contains("at 12:30", "30")
 
 
 def test_a_gold_that_is_no_letter_is_refused() -> None:

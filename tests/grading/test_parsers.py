@@ -40,6 +40,17 @@ from bitcal_integrations.types import Answer
         ("#### **72**", "72"),
         (r"#### $\boxed{72}$", "72"),
         ("#### 1,00,000", "1,00,000"),
+        ("#### 1e3", "1e3"),
+        ("#### 5 1/2", "5 1/2"),
+        ("#### +7", "7"),
+        ("#### 10 000", "10 000"),
+        ("#### 10\u202f000", "10\u202f000"),
+        ("#### 18 apples", "18"),
+        ("#### 1,2", None),
+        ("#### 12 345", None),
+        ("#### 10-12", None),
+        ("#### 18 / 2 = 9", None),
+        ("#### 1,2\n#### 3", "3"),
         ("### 5", None),
         ("#### none", None),
         ("#### -", None),
@@ -65,6 +76,10 @@ def test_gsm8k(text: str, answer: str | None) -> None:
         ("#### 7.5", False),
         ("#### 1/", False),
         ("####", False),
+        ("#### 7 ", False),  # 7 000 and 7 1/2 may follow
+        ("#### 7 of", True),
+        ("#### 7e", False),
+        ("#### **7**", True),
     ],
 )
 def test_a_growing_text_answers_only_when_nothing_can_change_it(text: str, complete: bool) -> None:
@@ -86,6 +101,9 @@ def test_what_a_growing_text_answers_stays_the_answer(name: str) -> None:
         "x",
         "#### 1,2000 and 12,34,567",
         "#### -$1,200 or 3/4 of it",
+        "#### 10 000 or 5 1/2\n#### 1e3 = 1000",
+        "#### 5 1/2-3, #### 12 - 3\n#### 7e each",
+        "#### **7** / 2 and #### +1\u2009000 m",
         'So {"answer": "B", "n": 12, "x": [1, {"y": 2}]} or {"answer": "C"}',
         '{"answer": null, "answer": 1.5e3 }',
         "(A) no\nThe answer is B. Or c)",
@@ -102,12 +120,32 @@ def test_tiny_prefers_the_marker_to_the_first_line() -> None:
     assert tiny("Paris\n", ended=False) is None
 
 
-def test_last_number_is_not_part_of_a_word() -> None:
-    assert last_number("x2 is 12 of 100.") == Answer("100", 12, 15)
-    assert last_number("none") is None
-    assert last_number("either 1,2,3").text == "3"
-    assert last_number("it is -$1,200.50.").text == "1,200.50"
-    assert last_number("10-7").text == "7"
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("x2 is 12 of 100.", "100"),
+        ("none", None),
+        ("either 1,2,3", "3"),
+        ("it is -$1,200.50.", "-$1,200.50"),
+        ("so $-5", "-5"),
+        ("10-7", "7"),
+        ("so -7", "-7"),
+        ("about 1e5.", "1e5"),
+        ("10 000 of them", "10 000"),
+        ("10\u00a0000 km", "10\u00a0000"),
+        ("1 000 000", "1 000 000"),
+        ("5 1/2 cups", "5 1/2"),
+        ("in 2020 300 people", "300"),
+        ("it is 12 345", None),
+        ("at 12:30", None),
+        ("version 2.5.1", None),
+    ],
+)
+def test_last_number_is_not_part_of_a_word_nor_a_guess(text: str, answer: str | None) -> None:
+    found = last_number(text)
+    assert (found and found.text) == answer
+    if found:
+        assert text[found.start : found.end] == found.text
 
 
 def test_regex_takes_a_group_or_the_match() -> None:
@@ -176,6 +214,15 @@ def test_json_field_is_complete_when_its_value_is_closed() -> None:
         ("-3/4", -0.75),
         ("12,34,567", 1234567.0),
         ("50%", 50.0),
+        ("+7", 7.0),
+        ("1e3", 1000.0),
+        ("1.5e-3", 0.0015),
+        ("5 1/2", 5.5),
+        ("-5 1/2", -5.5),
+        ("10 000", 10000.0),
+        ("1\u2009234\u2009567", 1234567.0),
+        ("12 345", None),
+        ("5 1/0", None),
         ("1,2", None),
         ("12 of 100", None),
         ("1/0", None),

@@ -60,6 +60,12 @@ def test_a_chat_gets_one_more_turn_with_system_and_options_kept_apart() -> None:
     assert asked.chat_template_kwargs == {"x": 1, "enable_thinking": False}
 
 
+def test_it_is_asked_without_the_grammar_of_the_answer() -> None:
+    schema = {"type": "integer"}
+    (asked,) = p_true.requests(make_request("2+2?", response_schema=schema), said("4"))
+    assert asked.response_schema is None
+
+
 def test_a_string_becomes_a_chat_unless_it_goes_through_no_template() -> None:
     (asked,) = p_true.requests(make_request("Capital of X?"), said("Oslo"))
     assert [m["role"] for m in asked.prompt] == ["user", "assistant", "user"]
