@@ -188,6 +188,21 @@ class CalibratedModel(Asker):
             }
         return {**out, **self._engine.report()}
 
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer; None for a model without weights in this process."""
+        return self._loaded.tokenizer if self._loaded else None
+
+    @property
+    def context(self) -> int | None:
+        """The tokens that a prompt and its answer may have together, where there is a limit."""
+        return getattr(self._engine, "context", None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it answers no more."""
+        return bool(getattr(self._engine, "closed", False))
+
     def close(self) -> None:
         """End the worker; requests under way get EngineClosed."""
         self._engine.close()

@@ -1,4 +1,7 @@
-"""Every file of examples/ runs to its end in a fresh process."""
+"""Every file of examples/ runs to its end in a fresh process.
+
+The ones for a framework are run, and read, by tests/adapters/.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+FOLDER = Path(__file__).parents[1] / "examples"
+ELSEWHERE = ("langchain_", "llama_index_")
+EXAMPLES = sorted(p for p in FOLDER.glob("*.py") if not p.name.startswith(ELSEWHERE))
 
 
 def test_examples_were_found() -> None:

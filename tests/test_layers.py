@@ -30,7 +30,7 @@ LAYERS = (
     ("assess",),
     ("asker",),
     ("model",),
-    ("answered",),
+    ("answered", "shared"),
     ("fit",),
     ("recalibrate", "study", "repair"),
     ("chains",),

@@ -9,6 +9,7 @@ plus small tables that are read by interpolation.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ def fit(z: np.ndarray, y: np.ndarray, objective: str) -> dict[str, Any]:
     }
 
 
+@cache
 def shapes(knots: int) -> np.ndarray:
     """A straight line and the bends of a spline at its knots, smoothest first, as columns.
 
@@ -47,11 +49,17 @@ def shapes(knots: int) -> np.ndarray:
     """
     line = np.linspace(-1.7, 1.7, knots)[:, None]
     if knots < 3:
-        return line[:, : knots - 1]
+        return _fixed(line[:, : knots - 1])
     bend = np.diff(np.eye(knots), 2, axis=0)
     strength, bends = np.linalg.eigh(bend.T @ bend)
     bends = bends[:, 2:] / np.sqrt(strength[2:])
-    return np.hstack([line, bends / np.sqrt((bends[:, 0] ** 2).mean())])
+    return _fixed(np.hstack([line, bends / np.sqrt((bends[:, 0] ** 2).mean())]))
+
+
+def _fixed(table: np.ndarray) -> np.ndarray:
+    """The table as one that nobody can change, because it is computed once for all."""
+    table.setflags(write=False)
+    return table
 
 
 def place(column: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

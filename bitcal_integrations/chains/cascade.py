@@ -7,10 +7,10 @@ itself, so sync, async and streaming callers drive it alike; it knows no framewo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from bitcal_integrations.chains.records import judged, known
+from bitcal_integrations.chains.records import EMPTY, judged, known
 from bitcal_integrations.decide import Policy, as_policy
 from bitcal_integrations.errors import BadRequest, EngineError, LowConfidenceError
 from bitcal_integrations.types import Action, Decision, Record
@@ -23,6 +23,7 @@ _FINAL: dict[str, Action] = {
     "raise": "raise",
     "review": "review",
 }
+CUT = ("length", "error", "loop")  # how a generation ends that holds no whole answer
 ABSTENTION = "I am not certain enough to answer."
 
 
@@ -118,6 +119,9 @@ class Cascade:
         name = self.names[self._asked()]
         record = judged(self.policy, record)
         decision = cast("Decision", record.decision)
+        if decision.action == "accept" and _is_blank(record):
+            decision = Decision("escalate", "there is no answer in it")
+            record = replace(record, decision=decision)
         self.attempts.append(Attempt(name, record, decision))
         index = len(self.attempts) - 1
         if decision.action == "abstain":
@@ -217,7 +221,27 @@ def _rank(attempt: Attempt, index: int) -> tuple[int, float, int]:
     value = known(attempt.record)
     if value is not None:
         return 1, value, -index
-    return (0 if attempt.record.confidence.reason.startswith("no_answer") else 2), 0.0, index
+    return (2 if _is_answer(attempt.record) else 0), 0.0, index
+
+
+def _is_answer(record: Record) -> bool:
+    """Whether it holds a whole answer: words to the end, or calls of tools."""
+    if _calls(record):
+        return True
+    ended = record.generation.finish not in CUT
+    return ended and not record.confidence.reason.startswith("no_answer")
+
+
+def _calls(record: Record) -> bool:
+    """Whether it is the record of a step that calls tools, which a framework's adapter tells."""
+    return bool(getattr(record, "calls", ()))
+
+
+def _is_blank(record: Record) -> bool:
+    """Whether it is known to hold nothing, which no policy for the unknown can accept."""
+    if record.text.strip() or _calls(record) or known(record) is not None:
+        return False
+    return record.generation.finish in CUT or record.confidence.reason == EMPTY
 
 
 def check_on_exhausted(value: Any) -> str:

@@ -30,12 +30,18 @@ from bitcal_integrations.types import (
 )
 
 NO_CONFIDENCE = "the model gives no confidence"
+EMPTY = "no_answer: the text is empty"
 NO_LOGPROBS = "the answer came without log-probabilities"
 # How hosted models say that an answer was cut or withheld; every other word of theirs is a stop.
 FOREIGN: dict[str, Finish] = {
     "max_tokens": "length",
     "MAX_TOKENS": "length",
+    "model_context_window_exceeded": "length",
     "content_filter": "error",
+    "refusal": "error",
+    "SAFETY": "error",
+    "RECITATION": "error",
+    "PROHIBITED_CONTENT": "error",
 }
 SHOWN = 2000  # characters kept of a prompt that our models could not take
 

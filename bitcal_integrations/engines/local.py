@@ -68,6 +68,16 @@ class LocalEngine:
         self._worker.tell_to_stop()
         self._worker.join()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests: closed, or its worker failed."""
+        return self._worker.ended
+
+    @property
+    def context(self) -> int | None:
+        """The tokens that a prompt and its answer may have together; None without a limit."""
+        return self._worker.context
+
     def report(self) -> dict[str, Any]:
         """Limits and what has happened so far, plain values."""
         return self._worker.report()
@@ -129,6 +139,14 @@ class _Worker:
         if os.getpid() == self._pid:
             with self._condition:
                 self._condition.notify()
+
+    @property
+    def ended(self) -> bool:
+        return self._stopping or self._fault is not None
+
+    @property
+    def context(self) -> int | None:
+        return self._net.context
 
     def tell_to_stop(self) -> None:
         self._stopping = True

@@ -114,6 +114,10 @@ class _Table:
     def report(self) -> dict[str, Any]:
         return {"batching": "answers from a table", "prompts": len(self._table)}
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         self._closed = True
 

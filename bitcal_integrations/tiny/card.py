@@ -70,7 +70,7 @@ def main(
             found["results"][name.replace("-", " ")] = measure.scores(rows["test"], profile)
             found.setdefault("samples", measure.samples(rows["test"]))
         console.print(summary(name, profile, found), highlight=False)
-    if not only_answers:
+    if found["results"]:
         write(folder, found)
 
 

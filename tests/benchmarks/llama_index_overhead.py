@@ -1,0 +1,124 @@
+"""What BitCalLLM costs: milliseconds per call, blocks of the event loop, and queries at once.
+
+Run it on a quiet machine: python tests/benchmarks/llama_index_overhead.py [--pairs 40]
+It prints one line per measure, with the quartiles of interleaved runs, and what the issue asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers import get_response_synthesizer
+from llama_index.core.retrievers import BaseRetriever
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
+from bitcal_integrations import load
+from bitcal_integrations.bench._loops import rounds
+from bitcal_integrations.bench._machine import machine
+from bitcal_integrations.llama_index import BitCalLLM, with_confidence
+from bitcal_integrations.testing.toy import ToyModel
+from bitcal_integrations.tiny import tasks
+
+AT_ONCE = 32
+
+
+class Passage(BaseRetriever):
+    """Finds one short text."""
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return [NodeWithScore(node=TextNode(text="Norland has 5 million people."), score=1.0)]
+
+
+def milliseconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - start)
+
+
+def spread(values: Sequence[float]) -> str:
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return f"{middle:8.2f}  (quartiles {low:.2f} to {high:.2f}, n={len(values)})"
+
+
+def added(model: Any, prompts: Sequence[str], pairs: int) -> list[float]:
+    """What `complete` takes more than `ask`, prompt by prompt, each asked both ways."""
+    llm, found = BitCalLLM(model=model, max_tokens=32), []
+    for index in range(pairs):
+        prompt = prompts[index % len(prompts)]
+        taken = rounds(
+            {
+                "ask": lambda p=prompt: milliseconds(lambda: model.ask(p, max_new_tokens=32)),
+                "complete": lambda p=prompt: milliseconds(lambda: llm.complete(p)),
+            },
+            pairs=1,
+            warm_up=index == 0,
+        )
+        found.append(taken["complete"][0] - taken["ask"][0])
+    return found
+
+
+async def longest_block(engine: Any, prompts: Sequence[str]) -> float:
+    """The longest time, in ms, that the loop could do nothing else while all are answered."""
+    worst, done = 0.0, False
+
+    async def tick() -> None:
+        nonlocal worst
+        last = time.perf_counter()
+        while not done:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            worst, last = max(worst, now - last), now
+            await asyncio.sleep(0.001)
+            last = time.perf_counter()
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.gather(*(engine.aquery(prompt) for prompt in prompts))
+    done = True
+    await ticking
+    return 1000 * worst
+
+
+async def at_once(engine: Any, prompts: Sequence[str]) -> list[Any]:
+    return list(await asyncio.gather(*(engine.aquery(prompt) for prompt in prompts)))
+
+
+async def one_by_one(engine: Any, prompts: Sequence[str]) -> list[Any]:
+    return [await engine.aquery(prompt) for prompt in prompts]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    print(machine())
+    prompts = [q.prompt for q in tasks.questions("math", "test", AT_ONCE)]
+    toy = ToyModel({}, default=("one two three four five six seven eight", 0.8))
+    print(f"ms that complete adds to ask, a toy   {spread(added(toy, prompts, given.pairs))}")
+    with load("bitcal-tiny", weights="qint4") as model:
+        print(f"ms that complete adds, bitcal-tiny    {spread(added(model, prompts, given.pairs))}")
+        llm = BitCalLLM(model=model, max_tokens=48)
+        synthesizer = get_response_synthesizer(llm=llm)
+        engine = with_confidence(RetrieverQueryEngine(Passage(), response_synthesizer=synthesizer))
+        asyncio.run(at_once(engine, prompts))  # LlamaIndex reads its own tokenizer at first use
+        blocks = [asyncio.run(longest_block(engine, prompts)) for _ in range(given.rounds)]
+        print(f"ms of the longest block of the loop   {max(blocks):8.2f}  (asked: under 50)")
+        taken = rounds(
+            {
+                "one": lambda: milliseconds(lambda: asyncio.run(one_by_one(engine, prompts))),
+                "all": lambda: milliseconds(lambda: asyncio.run(at_once(engine, prompts))),
+            },
+            pairs=given.rounds,
+        )
+    ratios = [one / every for one, every in zip(taken["one"], taken["all"], strict=True)]
+    print(f"{AT_ONCE} queries at once, times as fast     {spread(ratios)}  (asked: 3)")
+
+
+if __name__ == "__main__":
+    main()
