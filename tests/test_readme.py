@@ -25,8 +25,8 @@ PACKAGE = "bitcal_integrations"
 STAGES = (
     "__init__ __main__ types errors compat registry grading metrics quantize decode engines "
     "signals features calibrators decide canary profile assess asker toolcalls model shared "
-    "dataset kept answered fitted fit recalibrate study repair chains langchain llama_index monitor "
-    "report testing tiny bench cli"
+    "dataset kept answered fitted fit recalibrate study repair chains langchain llama_index "
+    "monitor report testing tiny bench cli"
 ).split()
 
 PURPOSES = {
