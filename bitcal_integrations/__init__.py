@@ -17,8 +17,9 @@ neither torch nor a framework.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from bitcal_integrations.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bitcal_integrations.errors import BitcalError, LowConfidenceError
@@ -52,18 +53,16 @@ _HOME = {
     "load": "model",
 }
 
+_find, _names = lazy_names(globals(), _HOME)
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("bitcal-integrations")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    return _find(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return [*_names(), "__version__"]

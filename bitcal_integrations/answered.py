@@ -22,8 +22,8 @@ from bitcal_integrations.errors import BadRequest, CalibrationError, EngineClose
 from bitcal_integrations.features import NO_PROFILE, Schema
 from bitcal_integrations.grading import as_grader, as_parser, check_gold, name_of
 from bitcal_integrations.kept import add_verdicts, kept_in, read_answers, read_kept
+from bitcal_integrations.request import OPTIONS
 from bitcal_integrations.types import (
-    OPTIONS,
     Confidence,
     Labelled,
     Record,

@@ -19,7 +19,7 @@ PACKAGE = "bitcal_integrations"
 ROOT = Path(__file__).parents[1] / PACKAGE
 
 LAYERS = (
-    ("compat", "errors", "options", "types", "tiny/assets"),
+    ("compat", "errors", "lazy", "options", "request", "types", "tiny/assets"),
     ("registry", "metrics", "grading", "dataset", "canary", "toolcalls"),
     ("signals", "kept"),
     ("features", "calibrators"),
@@ -43,8 +43,9 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # (file, part it imports) -> why the arrow inside one layer is right
 SIDEWAYS = {
-    ("types.py", "errors"): "a Request refuses bad options when it is made",
-    ("types.py", "options"): "a Request refuses bad options when it is made",
+    ("types.py", "request"): "a Record holds its Request, and both are imported from there",
+    ("request.py", "errors"): "a Request refuses bad options when it is made",
+    ("request.py", "options"): "a Request refuses bad options when it is made",
     ("options.py", "errors"): "what is refused is refused with an error",
 }
 

@@ -23,10 +23,10 @@ PACKAGE = "bitcal_integrations"
 
 # The order of the journey; what is not named here comes after, by name.
 STAGES = (
-    "__init__ __main__ types errors compat registry grading metrics quantize decode engines "
-    "signals features calibrators decide canary profile assess asker toolcalls model shared "
-    "dataset kept answered fitted fit recalibrate study repair chains langchain llama_index "
-    "monitor report testing tiny bench cli"
+    "__init__ __main__ lazy request types errors compat registry grading metrics quantize "
+    "decode engines signals features calibrators decide canary profile assess asker toolcalls "
+    "model shared dataset kept answered fitted fit recalibrate study repair chains langchain "
+    "llama_index monitor report testing tiny bench cli"
 ).split()
 
 PURPOSES = {

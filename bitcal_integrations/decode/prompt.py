@@ -15,7 +15,7 @@ from typing import Any
 from bitcal_integrations.decode import _tool_text as tooling
 from bitcal_integrations.decode._tool_text import HERMES, ToolFormat
 from bitcal_integrations.errors import BadRequest
-from bitcal_integrations.types import Message, Request
+from bitcal_integrations.request import Message, Request
 
 logger = logging.getLogger(__name__)
 

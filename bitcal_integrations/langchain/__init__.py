@@ -8,8 +8,9 @@ are first used, so that importing this package loads no part of LangChain that i
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bitcal_integrations.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bitcal_integrations.langchain.chat import ChatBitCal
@@ -56,14 +57,4 @@ _HOME = {
     "get_confidence": "confidence",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(globals(), _HOME)

@@ -7,8 +7,9 @@ act on it. Names are resolved when they are first used, so importing this packag
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bitcal_integrations.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bitcal_integrations.llama_index.agent import ConfidenceAgentMixin
@@ -84,14 +85,4 @@ _HOME = {
     "with_confidence": "wrap",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(globals(), _HOME)

@@ -99,3 +99,28 @@ class Heard:
         for name, record in told:
             trail.add(record, name)
         return trail
+
+
+class Hearing:
+    """What a handler tells of what it has heard."""
+
+    _heard: Heard
+
+    @property
+    def records(self) -> list[Record]:
+        """The Records heard last, in the order they came."""
+        return self._heard.records
+
+    @property
+    def trail(self) -> Trail:
+        """The answers of the query that was answered last."""
+        return self._heard.trail()
+
+    @property
+    def confidence(self) -> float | None:
+        """That query's aggregated confidence; None while any of its answers is unknown."""
+        return self.trail.value
+
+    def trail_of(self, query: str) -> Trail:
+        """The answers of the query whose event or span has this id."""
+        return self._heard.trail(query)

@@ -11,7 +11,7 @@ from typing import Any
 
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.grading import as_parser
-from bitcal_integrations.types import OPTIONS, make_request
+from bitcal_integrations.request import OPTIONS, make_request
 
 DEFAULTS = ("max_tokens", "temperature", "top_p", "seed", "stop", "task", "parser", "top_logprobs")
 ALLOWED = (*OPTIONS, "max_tokens", "features")

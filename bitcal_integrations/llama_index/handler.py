@@ -36,7 +36,7 @@ from llama_index_instrumentation.event_handlers import BaseEventHandler
 from bitcal_integrations.chains.records import unknown_record
 from bitcal_integrations.chains.trail import Trail
 from bitcal_integrations.errors import BadRequest, EarlyAnswer, LowConfidenceError
-from bitcal_integrations.llama_index._heard import Heard
+from bitcal_integrations.llama_index._heard import Heard, Hearing
 from bitcal_integrations.llama_index._records import confidence_keys, joined, record_of, turns_of
 from bitcal_integrations.llama_index._responses import streams
 from bitcal_integrations.llama_index._spans import SpanLinks, inside
@@ -49,7 +49,7 @@ UNHEARD = "no llm has answered yet"
 STREAMS = 1000  # responses whose stream may still be unread
 
 
-class ConfidenceCallbackHandler(BaseCallbackHandler):
+class ConfidenceCallbackHandler(Hearing, BaseCallbackHandler):
     """Collects the confidence of every answer: `Settings.callback_manager.add_handler(handler)`.
 
     Or a CallbackManager of your own, set as Settings.callback_manager before the engine is made: a
@@ -77,25 +77,6 @@ class ConfidenceCallbackHandler(BaseCallbackHandler):
         bounds = {"stop_above": stop_above, "stop_below": raise_below}
         self._heard = Heard(sink, keep, aggregate=aggregate, **bounds)
         self._profile, self._task = profile, task
-
-    @property
-    def records(self) -> list[Record]:
-        """The Records heard last, in the order they came."""
-        return self._heard.records
-
-    @property
-    def trail(self) -> Trail:
-        """The answers of the query that was answered last."""
-        return self._heard.trail()
-
-    @property
-    def confidence(self) -> float | None:
-        """That query's aggregated confidence; None while any of its answers is unknown."""
-        return self.trail.value
-
-    def trail_of(self, query: str) -> Trail:
-        """The answers of the query whose event has this id."""
-        return self._heard.trail(query)
 
     def on_event_start(
         self,
@@ -148,7 +129,7 @@ def end(trail: Trail) -> None:
         )
 
 
-class ConfidenceEventHandler(BaseEventHandler):
+class ConfidenceEventHandler(Hearing, BaseEventHandler):
     """Collects the confidence of every answer in the process: `with handler.attached(): ...`.
 
     It follows the spans from an answer up to its queries, so queries under way at once do not mix,
@@ -192,25 +173,6 @@ class ConfidenceEventHandler(BaseEventHandler):
     @classmethod
     def class_name(cls) -> str:
         return "ConfidenceEventHandler"
-
-    @property
-    def records(self) -> list[Record]:
-        """The Records heard last, in the order they came."""
-        return self._heard.records
-
-    @property
-    def trail(self) -> Trail:
-        """The answers of the query that was answered last."""
-        return self._heard.trail()
-
-    @property
-    def confidence(self) -> float | None:
-        """That query's aggregated confidence; None while any of its answers is unknown."""
-        return self.trail.value
-
-    def trail_of(self, query: str) -> Trail:
-        """The answers of the query whose span has this id."""
-        return self._heard.trail(query)
 
     @contextmanager
     def attached(self, dispatcher: Dispatcher | None = None) -> Iterator[ConfidenceEventHandler]:

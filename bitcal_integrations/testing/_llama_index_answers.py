@@ -43,7 +43,7 @@ class AnswerTests:
 
     @pytest.fixture
     def llm(self) -> Any:
-        raise NotImplementedError("give the suite a fixture `llm`")
+        pytest.fail("a suite gives a fixture `llm`: the LLM to be tested")
 
     def torch_model(self, llm: Any) -> Any:
         """The torch module that generates, or None: then the tests that watch it are skipped."""

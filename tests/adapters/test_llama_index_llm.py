@@ -16,6 +16,7 @@ from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from bitcal_integrations.errors import BadRequest, BatchError, BitcalError, EngineClosed
 from bitcal_integrations.llama_index import BitCalLLM, get_confidence
 from bitcal_integrations.llama_index.collector import collect
+from bitcal_integrations.request import OPTIONS
 from bitcal_integrations.testing._llama_index_help import (
     BOTH,
     Callbacks,
@@ -25,7 +26,6 @@ from bitcal_integrations.testing._llama_index_help import (
     text_of,
 )
 from bitcal_integrations.testing.toy import ToyModel
-from bitcal_integrations.types import OPTIONS
 
 TABLE = {
     "Capital of France?": ("The capital is Paris.", 0.9),

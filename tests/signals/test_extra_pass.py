@@ -17,7 +17,8 @@ from bitcal_integrations.features import (
     measure_all,
     sample_requests,
 )
-from bitcal_integrations.types import OPTIONS, Generation, Observation, Request, make_request
+from bitcal_integrations.request import OPTIONS
+from bitcal_integrations.types import Generation, Observation, Request, make_request
 
 CHAT = [
     {"role": "system", "content": "You answer questions briefly and exactly."},
