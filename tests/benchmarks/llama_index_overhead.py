@@ -1,7 +1,9 @@
 """What BitCalLLM costs: milliseconds per call, blocks of the event loop, and queries at once.
 
 Run it on a quiet machine: python tests/benchmarks/llama_index_overhead.py [--pairs 40]
-It prints one line per measure, with the quartiles of interleaved runs, and what the issue asks.
+At once are asked: short answers of some three tokens to LlamaIndex's own prompt with a passage,
+where the prompts are most of the work, and long ones of some forty tokens. It prints one line per
+measure, with the quartiles of interleaved runs, and its target.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.retrievers import BaseRetriever
@@ -92,6 +95,34 @@ async def one_by_one(engine: Any, prompts: Sequence[str]) -> list[Any]:
     return [await engine.aquery(prompt) for prompt in prompts]
 
 
+def engine_of(llm: BitCalLLM, template: PromptTemplate | None) -> Any:
+    synthesizer = get_response_synthesizer(llm=llm, text_qa_template=template)
+    return with_confidence(RetrieverQueryEngine(Passage(), response_synthesizer=synthesizer))
+
+
+def times_as_fast(engine: Any, prompts: Sequence[str], pairs: int) -> list[float]:
+    return ratios(
+        lambda: asyncio.run(one_by_one(engine, prompts)),
+        lambda: asyncio.run(at_once(engine, prompts)),
+        pairs,
+    )
+
+
+def prompts_alone(model: Any, prompts: Sequence[str], pairs: int) -> list[float]:
+    """The same with one new token each, asked without LlamaIndex: what reading prompts gains."""
+    return ratios(
+        lambda: [model.ask(prompt, max_new_tokens=1) for prompt in prompts],
+        lambda: model.ask(prompts, max_new_tokens=1),
+        pairs,
+    )
+
+
+def ratios(one: Callable[[], Any], every: Callable[[], Any], pairs: int) -> list[float]:
+    ways = {"one": lambda: milliseconds(one), "all": lambda: milliseconds(every)}
+    taken = rounds(ways, pairs=pairs)
+    return [a / b for a, b in zip(taken["one"], taken["all"], strict=True)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=40)
@@ -103,21 +134,20 @@ def main() -> None:
     print(f"ms that complete adds to ask, a toy   {spread(added(toy, prompts, given.pairs))}")
     with load("bitcal-tiny", weights="qint4") as model:
         print(f"ms that complete adds, bitcal-tiny    {spread(added(model, prompts, given.pairs))}")
-        llm = BitCalLLM(model=model, max_tokens=48)
-        synthesizer = get_response_synthesizer(llm=llm)
-        engine = with_confidence(RetrieverQueryEngine(Passage(), response_synthesizer=synthesizer))
-        asyncio.run(at_once(engine, prompts))  # LlamaIndex reads its own tokenizer at first use
-        blocks = [asyncio.run(longest_block(engine, prompts)) for _ in range(given.rounds)]
+        llm = BitCalLLM(model=model, max_tokens=160)
+        short, long = engine_of(llm, None), engine_of(llm, PromptTemplate("{query_str}"))
+        asyncio.run(at_once(short, prompts))  # LlamaIndex reads its own tokenizer at first use
+        blocks = [
+            asyncio.run(longest_block(engine, prompts))
+            for engine in (short, long)
+            for _ in range(given.rounds)
+        ]
         print(f"ms of the longest block of the loop   {max(blocks):8.2f}  (asked: under 50)")
-        taken = rounds(
-            {
-                "one": lambda: milliseconds(lambda: asyncio.run(one_by_one(engine, prompts))),
-                "all": lambda: milliseconds(lambda: asyncio.run(at_once(engine, prompts))),
-            },
-            pairs=given.rounds,
-        )
-    ratios = [one / every for one, every in zip(taken["one"], taken["all"], strict=True)]
-    print(f"{AT_ONCE} queries at once, times as fast     {spread(ratios)}  (asked: 3)")
+        for name, engine in (("short", short), ("long", long)):
+            found = times_as_fast(engine, prompts, given.rounds)
+            print(f"{AT_ONCE} at once, times as fast, {name:5}   {spread(found)}  (asked: 3)")
+        found = prompts_alone(model, prompts, given.rounds)
+        print(f"{AT_ONCE} prompts with one token each      {spread(found)}")
 
 
 if __name__ == "__main__":
