@@ -18,6 +18,7 @@ from typing import Any
 from bitcal_integrations.assess import Assessor
 from bitcal_integrations.canary import answer_of
 from bitcal_integrations.dataset import ANSWERS_FORMAT, Example
+from bitcal_integrations.decide._stop_asked import as_asked, plan_of
 from bitcal_integrations.errors import BadRequest, CalibrationError, EngineClosed
 from bitcal_integrations.features import NO_PROFILE, Schema
 from bitcal_integrations.grading import as_grader, as_parser, check_gold, name_of
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 # Lists of mixed length, so that batches of every size leave their mark on what is calibrated.
 WAVES = (1, 4, 16, 256)
 Progress = Callable[[int, int, str], None]
+PROMISED = ("max_loss", "delta", "n", "kind", "label_source")  # of a plan, told with each answer
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,13 @@ class Asking:
 
         A profile is not part of it: what it says of kept answers is computed from their signals.
         """
-        options = self.plain_options
+        options = {k: v for k, v in self.plain_options.items() if k != "early_stop"}
         request, usual = self.request(model), make_request("")
         for name in set(OPTIONS) - {"task", *options}:  # what the model or its task adds
             if (value := getattr(request, name)) != getattr(usual, name):
                 options[name] = value
+        if request.early_stop is not None:  # what a name stands for, which may change
+            options["early_stop"] = request.early_stop
         header = {
             "format": ANSWERS_FORMAT,
             "model": model.fingerprint_parts,
@@ -79,7 +83,7 @@ class Asking:
             "features": self.schema.to_dict() if self.schema else None,
             "options": options,
         }
-        plain: dict[str, Any] = json.loads(json.dumps(header, default=name_of))
+        plain: dict[str, Any] = json.loads(json.dumps(header, default=_saved))
         return plain
 
     @property
@@ -168,13 +172,17 @@ def _renewed(
         confidence = row.confidence
         # A confidence that is exact by construction, as ToyModel's, comes from no profile.
         if model.profile is not None or confidence.interval != "exact":
-            confidence = judged_again(assessor, request, confidence)
+            confidence = judged_again(assessor, request, row)
         yield key, replace(row, confidence=confidence)
 
 
-def judged_again(assessor: Assessor, request: Request, confidence: Confidence) -> Confidence:
-    """What an assessor says of an answer that was kept with its signals."""
-    if confidence.reason.startswith("no_answer"):
+def judged_again(assessor: Assessor, request: Request, row: Labelled) -> Confidence:
+    """What an assessor says of an answer that was kept with its signals.
+
+    That of an answer that settled early is of its last score, by the certificate, and stays.
+    """
+    confidence = row.confidence
+    if confidence.reason.startswith("no_answer") or row.finish == "settled":
         return replace(confidence, task=request.task)
     bare = Confidence(
         raw=confidence.raw, signals=confidence.signals, task=request.task, reason=NO_PROFILE
@@ -220,8 +228,27 @@ def _labelled(
     return replace(
         row, text=result.text, answer=answer, finish=result.generation.finish, correct=correct,
         confidence=result.confidence,
-        tokens=result.generation.n_tokens + result.generation.probe_tokens,
+        tokens=result.generation.n_tokens + result.generation.probe_tokens, stop=_stop_of(result),
     )  # fmt: skip
+
+
+def _stop_of(record: Record) -> dict[str, Any] | None:
+    """What a report tells of the early stop that was in force; None where none was."""
+    plan = plan_of(as_asked(record.request.early_stop))
+    if plan is None:
+        return None
+    promise = plan.promise or {}
+    return {
+        "level": (record.generation.stopped or {}).get("level"),
+        "saving": promise.get("saved"),
+        "promise": {name: promise[name] for name in PROMISED if name in promise},
+        "probe_tokens": record.generation.probe_tokens,
+    }
+
+
+def _saved(value: Any) -> Any:
+    """A plan or certificate as it is saved, anything else by its name."""
+    return value.to_dict() if hasattr(value, "to_dict") else name_of(value)
 
 
 def gold_of(gold: Any, parser: Any) -> Any:

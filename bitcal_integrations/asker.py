@@ -8,15 +8,18 @@ no weights and no framework.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
+from bitcal_integrations import budget as budgets
 from bitcal_integrations.assess import Assessor, Extras, extras_of
+from bitcal_integrations.decide._stop_asked import plan_of
 from bitcal_integrations.engines import _ticket as tickets
 from bitcal_integrations.errors import BadRequest, BatchError
-from bitcal_integrations.features import Schema, make_schema, measure_all
+from bitcal_integrations.features import Schema, make_schema, measure_all, with_agreement
 from bitcal_integrations.types import (
     Confidence,
     Generation,
@@ -30,6 +33,10 @@ from bitcal_integrations.types import (
 
 logger = logging.getLogger(__name__)
 Sink = Callable[[Record], None]
+A = TypeVar("A", bound="Asker")
+
+
+SWAPPING = threading.Lock()
 
 
 class Asker:
@@ -58,13 +65,21 @@ class Asker:
         """A Record for one prompt (a string or messages), a list of Records for a list of them.
 
         Options: max_new_tokens, temperature, top_p, seed, stop, parser, loop_stop, top_logprobs,
-        chat, chat_template_kwargs, task, tools, tool_choice, response_schema, and `features`, names
-        to measure besides the profile's.
+        chat, chat_template_kwargs, task, tools, tool_choice, response_schema, early_stop, and
+        `features`, names to measure besides the profile's.
         If some of a list fail, BatchError holds what the others gave; with `return_errors=True`
         each error stands in its place instead.
+
+        With `total_tokens`, a list has one budget: all answers together have at most so many new
+        tokens, spent where they bring most answers to their end (see budget.py). `closing`, such as
+        "#### ", then asks those that are cut for their answer. No further samples or passes are
+        asked for, and an answer that was cut has no confidence.
         """
-        call = self._call(prompt, options)
-        results = tickets.collect(self._engine, call.requests)
+        call = self._call(prompt, options, budget=True)
+        if call.budget is not None:
+            results = call.budget.collect(lambda r: tickets.collect(self._engine, r))
+        else:
+            results = tickets.collect(self._engine, call.requests)
         extras = self._extras(call, results)
         return self._fold(call, results, extras, tickets.collect(self._engine, _flat(extras)))
 
@@ -86,12 +101,31 @@ class Asker:
 
     async def aask(self, prompt: Any, **options: Any) -> Any:
         """`ask` for an event loop; cancelling the task stops the model."""
-        call = self._call(prompt, options)
-        results = await tickets.acollect(self._engine, call.requests)
+        return await self._answers(self._call(prompt, options, budget=True))
+
+    async def _answers(self, call: _Call) -> Any:
+        if call.budget is not None:
+            results = await call.budget.acollect(lambda r: tickets.acollect(self._engine, r))
+        else:
+            results = await tickets.acollect(self._engine, call.requests)
         extras = self._extras(call, results)
         return self._fold(
             call, results, extras, await tickets.acollect(self._engine, _flat(extras))
         )
+
+    def ask_requests(self, requests: Sequence[Request]) -> Iterator[tuple[int, Any]]:
+        """`ask_each` for requests that were made by `request_of`, each with its own options."""
+        return self._each(_Call(True, tuple(requests), True, None))
+
+    async def aask_requests(self, requests: Sequence[Request]) -> list[Any]:
+        """What came of each of these requests, a Record or an error, for an event loop."""
+        return list(await self._answers(_Call(True, tuple(requests), True, None)))
+
+    def through(self: A, wrap: Callable[[tickets.Engine], tickets.Engine]) -> A:
+        """The same model, sinks and profile, asking by way of what `wrap` makes of its engine."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _engine=wrap(self._engine))
+        return other
 
     def stream(self, prompt: Any, **options: Any) -> Iterator[Step | Record]:
         """Every Step as it comes, then the Record; closing it stops the model."""
@@ -120,14 +154,18 @@ class Asker:
                 else:
                     yield event
 
-    def _call(self, prompt: Any, options: dict[str, Any]) -> _Call:
+    def _call(self, prompt: Any, options: dict[str, Any], budget: bool = False) -> _Call:
         options = dict(options)
+        spend = {name: options.pop(name) for name in budgets.OPTIONS if budget and name in options}
         return_errors = bool(options.pop("return_errors", False))
         features = options.pop("features", None)
         schema = features if isinstance(features, Schema | None) else make_schema(features)
         many = isinstance(prompt, (list, tuple)) and not _is_messages(prompt)
         requests = tuple(self._request(p, options) for p in (prompt if many else [prompt]))
-        return _Call(many, requests, return_errors, schema)
+        tokenizer = getattr(self, "tokenizer", None)
+        return _Call(
+            many, requests, return_errors, schema, budgets.as_budget(requests, tokenizer, **spend)
+        )
 
     def request_of(self, prompt: Any, **options: Any) -> Request:
         """The Request that `ask` would make, with the model's defaults and its task's parser."""
@@ -135,7 +173,13 @@ class Asker:
 
     def _request(self, prompt: Any, options: dict[str, Any]) -> Request:
         request = make_request(self._with_system(prompt), **{**self._defaults, **options})
-        return self._assessor.resolve(request)
+        request = self._assessor.resolve(request)
+        if plan_of(request.early_stop) and not getattr(self._engine, "stops_early", False):
+            raise BadRequest(
+                f"early_stop is not allowed: only a model in this process can be asked for trial "
+                f"answers, and {self.name!r} is none"
+            )
+        return request
 
     def _with_system(self, prompt: Any) -> Any:
         if self._system is None:
@@ -150,9 +194,11 @@ class Asker:
         """What must be asked beside each answer, for the profile's features and the caller's."""
         return [
             Extras((), ())
-            if isinstance(result, Exception)
+            if isinstance(result, Exception) or call.budget is not None
             else extras_of(
-                (self._assessor.schema(request), call.schema), request, result.generation
+                (self._assessor.schema(request, result.generation), call.schema),
+                request,
+                result.generation,
             )
             for request, result in zip(call.requests, results, strict=True)
         ]
@@ -174,14 +220,14 @@ class Asker:
         self, call: _Call, request: Request, outcome: tickets.Outcome, extras: Extras, more: Any
     ) -> Record:
         samples, passes, spent = extras.gather(more)
-        generation = replace(
-            outcome.generation, probe_tokens=outcome.generation.probe_tokens + spent
-        )
+        said = self._assessor.noted(request, outcome.generation)
+        generation = replace(said, probe_tokens=said.probe_tokens + spent)
         observation = Observation.of(generation, samples, passes)
         confidence = self._confidence(request, generation, observation)
+        confidence = budgets.as_told(generation, confidence)
         if call.schema is not None:
             signals = {**confidence.signals, **measure_all(observation, call.schema)}
-            confidence = replace(confidence, signals=signals)
+            confidence = with_agreement(replace(confidence, signals=signals))
         record = Record(request, generation, confidence, timing=outcome.timing, model=self.name)
         for sink in tuple(self._sinks):
             try:
@@ -194,6 +240,14 @@ class Asker:
         self, request: Request, generation: Generation, observation: Observation
     ) -> Confidence:
         return self._assessor.confidence(request, generation, observation)
+
+    def swap_assessor(self, old: Assessor, new: Assessor) -> bool:
+        """Judge by `new` from here on if `old` still judges; whether it did."""
+        with SWAPPING:
+            if self._assessor is not old:
+                return False
+            self._assessor = new
+            return True
 
     def add_sink(self, sink: Sink) -> Callable[[], None]:
         """Call `sink(record)` after every answer; the returned function takes it out again."""
@@ -211,6 +265,7 @@ class _Call:
     requests: tuple[Request, ...]
     return_errors: bool
     schema: Schema | None
+    budget: budgets.Budget | None = None
 
 
 def _flat(extras: Sequence[Extras]) -> list[Request]:

@@ -6,6 +6,7 @@ answer needs (samples, extra passes) and takes what came of them.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from bitcal_integrations.decide._stop_asked import as_asked, settled_confidence
+from bitcal_integrations.decide.stop import PRESETS, StopCertificate
 from bitcal_integrations.errors import BadRequest, ProfileError
 from bitcal_integrations.features import (
     NO_PROFILE,
@@ -25,6 +28,7 @@ from bitcal_integrations.features import (
     nothing_for,
     sample_requests,
     uncalibrated,
+    with_agreement,
 )
 from bitcal_integrations.grading import Absent
 from bitcal_integrations.profile import (
@@ -40,6 +44,7 @@ from bitcal_integrations.types import Confidence, Generation, Observation, Reque
 
 # Scores are compared with the calibration set in windows of this many answers.
 WINDOW, EVERY = 256, 32
+NO_LOGPROBS = "the answer came without log-probabilities"
 _UNFINISHED = {"cancelled": "was cancelled", "error": "failed"}
 
 
@@ -92,6 +97,7 @@ class Extras:
 def extras_of(schemas: Sequence[Schema | None], request: Request, generation: Generation) -> Extras:
     """What must be asked beside an answer before the features of these schemas can be measured."""
     pairs: dict[tuple[str, int], Request] = {}
+    request = replace(request, early_stop=None)  # what is measured beside it goes to its own end
     for schema in schemas if not unanswered(request, generation) else ():
         if schema is None:
             continue
@@ -105,6 +111,9 @@ def extras_of(schemas: Sequence[Schema | None], request: Request, generation: Ge
 
 def unanswered(request: Request, generation: Generation) -> str:
     """Why a generation holds no answer that could be right or wrong; empty when it does."""
+    if generation.finish == "hopeless":
+        rule = (generation.stopped or {}).get("rule", "no rule is known")
+        return f"no_answer: given up early ({rule})"
     if generation.finish in _UNFINISHED:
         return f"no_answer: the generation {_UNFINISHED[generation.finish]}"
     if not generation.text.strip():
@@ -130,6 +139,7 @@ class Assessor:
         self.foreign = NO_PROFILE if profile is None else ""
         if profile is not None and (part := differing(profile.parts, parts)):
             self.foreign = f"the profile is of another model: {part}"
+        self._strict = strict
         if strict and self.foreign:
             raise ProfileError(
                 f"strict=True refuses a model without its own profile ({self.foreign})",
@@ -148,7 +158,47 @@ class Assessor:
             raise BadRequest(err.message) from None
 
     def resolve(self, request: Request) -> Request:
-        """The request with its task's parser where it names none."""
+        """The request with its task's parser where it names none, and its early stop as an object.
+
+        A name that nothing was certified for stays as it is: then the text ends as without it.
+        """
+        request = self._with_parser(request)
+        if request.early_stop is None:
+            return request
+        found = as_asked(request.early_stop)
+        if isinstance(found, str):
+            certificate, why = self._certified(found, request)
+            if certificate is None and self._strict:
+                raise ProfileError(f"strict=True refuses early_stop={found!r}: {why}")
+            found = found if certificate is None else certificate
+        return replace(request, early_stop=found)
+
+    def _certified(self, name: str, request: Request) -> tuple[StopCertificate | None, str]:
+        """The certificate that a name stands for here, or why there is none."""
+        task = self.task(request.task)
+        if task is None:
+            return None, self.foreign
+        if reason := self._other_decoding(task, request):
+            return None, reason
+        if request.constrained:
+            return None, "tools and response_schema hold the text to a form"
+        made = next((c for c in task.stops if math.isclose(c.max_loss, PRESETS[name])), None)
+        if made is None:
+            return None, "the profile has no certificate for it (see stopping.certify_stops)"
+        return (made, "") if made.plan is not None else (None, f"{made}")
+
+    def noted(self, request: Request, generation: Generation) -> Generation:
+        """The generation with the reason why an early stop that was asked for was not in force."""
+        asked = request.early_stop
+        if isinstance(asked, str):
+            why = f"early_stop={asked!r}: {self._certified(asked, request)[1]}"
+        elif isinstance(asked, StopCertificate) and asked.plan is None:
+            why = str(asked)
+        else:
+            return generation
+        return replace(generation, stopped={"level": None, "reason": why})
+
+    def _with_parser(self, request: Request) -> Request:
         task = self.task(request.task)
         if task is None or request.parser is not None or task.parser is None:
             return request
@@ -156,8 +206,10 @@ class Assessor:
             task.parser()  # says what is missing
         return replace(request, parser=task.parser)
 
-    def schema(self, request: Request) -> Schema | None:
+    def schema(self, request: Request, generation: Generation | None = None) -> Schema | None:
         """What to measure for this request's confidence; None where the bare signals do."""
+        if generation is not None and generation.finish == "settled":
+            return None
         task = self.task(request.task)
         return None if task is None or self._other_decoding(task, request) else task.schema
 
@@ -173,9 +225,16 @@ class Assessor:
         bare = uncalibrated(request, generation, seen)
         if reason := unanswered(request, generation):
             return replace(bare, reason=reason)
+        if generation.finish == "settled":
+            if self.profile is not None and not self.foreign:
+                bare = replace(bare, profile=self.profile.fingerprint)
+            return settled_confidence(request.early_stop, generation.checkpoints, bare)
         if (schema := self.schema(request)) is not None:
             bare = replace(bare, signals={**bare.signals, **measure_all(seen, schema)})
-        return self.of_signals(request, bare)
+        found = self.of_signals(request, with_agreement(bare))
+        if found.value is None and not generation.steps and self.foreign in ("", NO_PROFILE):
+            return replace(found, reason=NO_LOGPROBS)
+        return found
 
     def of_signals(self, request: Request, bare: Confidence) -> Confidence:
         """The confidence of an answer whose signals are known, as those of kept answers are."""

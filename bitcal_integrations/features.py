@@ -235,6 +235,13 @@ def uncalibrated(
     return Confidence(raw=raw, signals=signals, task=request.task, reason=reason)
 
 
+def with_agreement(confidence: Confidence) -> Confidence:
+    """With the agreement of samples as raw score, where no log-probabilities give one."""
+    share = confidence.signals.get("agreement")
+    known = share is None or confidence.raw is not None
+    return confidence if known else replace(confidence, raw=share)
+
+
 def nothing_for(parser: Any) -> str:
     """The reason why a text without an answer for its parser has no confidence."""
     return f"no_answer: nothing for parser {name_of(parser) if callable(parser) else parser!r}"

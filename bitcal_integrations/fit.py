@@ -70,9 +70,9 @@ def fit_profile(
             f"gold={gold!r} with teacher={teacher!r:.60} is not allowed: use gold='labels', or "
             "gold='teacher' and teacher=<a model>"
         )
-    if {"features", "return_errors"} & set(options):
-        raise BadRequest("return_errors is not an option of fit_profile")
-    schema = features if isinstance(features, Schema) else make_schema(features)
+    if refused := {"features", "return_errors", "early_stop"} & set(options):
+        raise BadRequest(f"{min(refused)} is not an option of fit_profile")
+    schema = schema_of(features, model)
     source = "labels" if teacher is None else f"teacher: {teacher.name}"
     how = FitOptions(method, objective, tuple(max_errors), delta, source, seed)
     split((), parts)  # shares that are none are refused before anything is asked
@@ -80,7 +80,7 @@ def fit_profile(
         examples, group_id=group_id, group_by=group_by, need_gold=teacher is None,
         judged=judged_ids(answers), any_gold=callable(grader),
     )  # fmt: skip
-    options |= {"parser": parser} if parser is not None else {}
+    options |= {"early_stop": None, **({"parser": parser} if parser is not None else {})}
     asking = Asking(grader, schema, "default", options, progress)
     bare = unprofiled(model)
     if teacher is not None:
@@ -116,10 +116,10 @@ def fit_profiles(
     """
     if not models:
         raise BadRequest("models={} is not allowed: it maps each name to a loaded model")
-    schema = features if isinstance(features, Schema) else make_schema(features)
+    schema = schema_of(features, next(iter(models.values())))
     asked = read_examples(examples, group_id=group_id)
     place = split(asked, parts, seed)
-    options |= {"parser": parser} if parser is not None else {}
+    options |= {"early_stop": None, **({"parser": parser} if parser is not None else {})}
     asking = Asking(grader, schema, "default", options, progress)
     bare = {name: unprofiled(model) for name, model in models.items()}
     rows = {
@@ -135,6 +135,13 @@ def fit_profiles(
         name: profile_of(bare[name], rows[name], schema, asking, how, task, fitted[name])
         for name in models
     }
+
+
+def schema_of(features: Schema | Sequence[str] | None, model: Any) -> Schema:
+    """A schema as it is, or one of these features that says what the model's entropies are over."""
+    if isinstance(features, Schema):
+        return features
+    return make_schema(features, scores=getattr(model, "scores", "full"))
 
 
 def unprofiled(model: Any) -> Any:

@@ -51,8 +51,9 @@ def _same(row: Labelled, example: Example) -> bool:
 
 
 def _measured(row: Labelled, needed: Collection[str]) -> bool:
-    unanswered = row.confidence.reason.startswith("no_answer")
-    return unanswered or set(needed) <= set(row.confidence.signals)
+    """Whether it has what a profile needs, which measures neither no answer nor an early one."""
+    apart = row.finish == "settled" or row.confidence.reason.startswith("no_answer")
+    return apart or set(needed) <= set(row.confidence.signals)
 
 
 @contextmanager

@@ -35,6 +35,15 @@ def _mapping(value: Any) -> dict[Any, Any]:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
+def _is_early_stop(value: Any) -> bool:
+    """A name, or a plan or certificate, which live in a part that this one does not know."""
+    if value is None or isinstance(value, str):
+        return value is None or value in EARLY_STOPS
+    plan = hasattr(value, "to_dict") and (hasattr(value, "verdict") or hasattr(value, "plan"))
+    return plan or isinstance(value, Mapping)
+
+
+EARLY_STOPS = ("conservative", "balanced", "fast")
 TOOLS = "a list of {'type': 'function', 'function': {'name', 'description', 'parameters'}} dicts"
 CHOICES = ("auto", "any", "none")
 
@@ -62,6 +71,11 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("chat_template_kwargs", lambda v: isinstance(v, Mapping), "a dict"),
     ("parser", lambda v: v is None or isinstance(v, str) or callable(v), "a name or a callable"),
     ("task", lambda v: isinstance(v, str), "a string"),
+    (
+        "early_stop",
+        _is_early_stop,
+        f"{', '.join(EARLY_STOPS)}, a StopPlan, a StopCertificate (or its to_dict), or None",
+    ),
     ("tools", lambda v: isinstance(v, tuple) and all(isinstance(t, Mapping) for t in v), TOOLS),
     (
         "response_schema",

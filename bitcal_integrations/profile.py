@@ -20,7 +20,7 @@ from typing import Any
 from bitcal_integrations import calibrators
 from bitcal_integrations.canary import CANARIES, Canary, Check, answer_of, by_options, judge
 from bitcal_integrations.dataset import is_marked
-from bitcal_integrations.decide import Certificate
+from bitcal_integrations.decide import Certificate, StopCertificate
 from bitcal_integrations.errors import ProfileError
 from bitcal_integrations.features import Schema
 from bitcal_integrations.grading import Absent, name_of
@@ -84,8 +84,8 @@ class TaskProfile:
     between batch 1 and batch 16, of `n`. `label_source` is "labels", or "teacher: NAME" where a
     stronger model's answers stood in: the confidence then means "agrees with", not "is right".
     `transferred_from` is the fingerprint of the profile that the calibrator was carried over from.
-    A `parser` or `grader` of your own is kept while the profile is in memory; a file holds its name
-    alone. `seen` marks the prompts of the fit and certify parts.
+    `stops` are for ending texts early. A `parser` or `grader` of your own is kept while the profile
+    is in memory; a file holds its name alone. `seen` marks the prompts of fit and certify.
     """
 
     parser: str | Callable[..., Any] | None
@@ -94,6 +94,7 @@ class TaskProfile:
     schema: Schema
     calibrator: Any
     certificates: tuple[Certificate, ...] = ()
+    stops: tuple[StopCertificate, ...] = ()
     label_source: str = "labels"
     counts: Mapping[str, int] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
@@ -123,6 +124,7 @@ class TaskProfile:
             "schema": self.schema.to_dict(),
             "calibrator": self.calibrator.to_dict(),
             "certificates": [c.to_dict() for c in self.certificates],
+            "stops": [c.to_dict() for c in self.stops],
             "label_source": self.label_source,
             "counts": dict(self.counts),
             "scores": dict(self.scores),
@@ -141,6 +143,7 @@ class TaskProfile:
                 "schema": Schema.from_dict(data["schema"]),
                 "calibrator": calibrators.from_dict(data["calibrator"]),
                 "certificates": tuple(Certificate.from_dict(c) for c in data["certificates"]),
+                "stops": tuple(StopCertificate.from_dict(c) for c in data.get("stops", ())),
             }
         )
 

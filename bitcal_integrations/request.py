@@ -29,6 +29,11 @@ class Request:
     `tools` are definitions in OpenAI's shape that the model may call; `tool_choice` is "auto" (the
     default with tools), "any" (it must call one), "none" or the name of the one to call.
     `response_schema` is a JSON schema that the text will follow. Both need the extra `tools`.
+
+    `early_stop` ends a text where its answer is settled, or gives it up: "conservative",
+    "balanced" or "fast" as the model's profile has been certified, or a StopPlan or
+    StopCertificate of your own, which you vouch was made for this model. None: only where the text
+    ends by itself, its answer is complete, or it loops.
     """
 
     prompt: Prompt
@@ -46,6 +51,7 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] = ()
     tool_choice: str | None = None
     response_schema: Mapping[str, Any] | None = None
+    early_stop: Any = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -63,6 +69,8 @@ class Request:
         out["stop"] = list(self.stop)
         out["chat_template_kwargs"] = dict(self.chat_template_kwargs)
         out["tools"] = [dict(tool) for tool in self.tools]
+        if hasattr(self.early_stop, "to_dict"):
+            out["early_stop"] = self.early_stop.to_dict()
         if callable(self.parser):
             out["parser"] = getattr(self.parser, "__name__", "callable")
         return out

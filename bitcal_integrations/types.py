@@ -66,7 +66,9 @@ class Generation:
     """A finished text. `raw` is all of it; `text` is `raw` without the reasoning block.
 
     `answer` ranges over `raw`; `stop_string` is the stop text that ended it (not part of `raw`);
-    `probe_tokens` counts tokens spent beside the text.
+    `probe_tokens` counts tokens spent beside the text. `stopped` tells by what rule it ended early
+    and what was promised, or with the level None why an early stop that was asked for by name was
+    not in force. `checkpoints` are the places where it could have ended early, with their scores.
     """
 
     raw: str
@@ -79,6 +81,8 @@ class Generation:
     answer: Answer | None = None
     stop_string: str | None = None
     probe_tokens: int = 0
+    stopped: Mapping[str, Any] | None = None
+    checkpoints: tuple[Any, ...] = ()
 
     @property
     def text(self) -> str:
@@ -101,16 +105,15 @@ class Generation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "steps"}
+        kept = [f.name for f in dataclasses.fields(self) if f.name not in ("steps", "checkpoints")]
+        out = {name: getattr(self, name) for name in kept}
         out["answer"] = dataclasses.asdict(self.answer) if self.answer else None
         return out
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Generation:
-        values = dict(data)
-        if values.get("answer") is not None:
-            values["answer"] = Answer(**values["answer"])
-        return cls(**values)
+        answer = data.get("answer")
+        return cls(**{**data, "answer": Answer(**answer) if answer else None})
 
 
 @dataclass(frozen=True)
@@ -175,10 +178,8 @@ class Confidence:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
-            "signals": dict(self.signals),
-        }
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**out, "signals": dict(self.signals)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Confidence:
@@ -204,8 +205,9 @@ class Decision:
 class Labelled:
     """One example with its answer and verdict: what calibration is fitted on and reports show.
 
-    `correct` None is not judged; `confidence` is as the model gave it; `part` is fit, certify or
-    report; `by` holds the user's own labels to break results down by.
+    `correct` None is not judged; `part` is fit, certify or report; `by` holds the user's own labels
+    to break results down by. `stop` tells of an early stop that was in force: the `level` that
+    ended the answer or None, the `saving` expected of the plan, and the `probe_tokens` spent.
     """
 
     id: str
@@ -222,6 +224,7 @@ class Labelled:
     task: str = "default"
     part: str = ""
     by: Mapping[str, str] = field(default_factory=dict)
+    stop: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -263,25 +266,22 @@ class Record:
         c = self.confidence
         return {
             "confidence": c.value,
-            "calibrated": c.calibrated,
-            "low": c.low,
-            "high": c.high,
-            "raw": c.raw,
+            **{name: getattr(c, name) for name in ("calibrated", "low", "high", "raw")},
             "signals": {k: float(v) for k, v in c.signals.items()},
             "profile": c.profile,
             "task": c.task,
             "finish": self.generation.finish,
+            "stopped": dict(stopped) if (stopped := self.generation.stopped) else None,
             "decision": self.decision.to_dict() if self.decision else None,
             "reason": c.reason,
         }
 
     def to_dict(self) -> dict[str, Any]:
+        parts = ("request", "generation", "confidence")
         return {
             "id": self.id,
             "model": self.model,
-            "request": self.request.to_dict(),
-            "generation": self.generation.to_dict(),
-            "confidence": self.confidence.to_dict(),
+            **{name: getattr(self, name).to_dict() for name in parts},
             "decision": self.decision.to_dict() if self.decision else None,
             "timing": dataclasses.asdict(self.timing),
         }

@@ -45,6 +45,8 @@ from bitcal_integrations.types import (
         ("chat_template_kwargs", []),
         ("parser", 3),
         ("task", None),
+        ("early_stop", "soon"),
+        ("early_stop", 0.5),
     ],
 )
 def test_a_wrong_option_is_quoted_with_what_is_allowed(name: str, value: object) -> None:
@@ -134,7 +136,9 @@ def test_the_bitcal_dict_has_plain_values_and_the_promised_keys() -> None:
     assert data["confidence"] is None
     assert data["raw"] == 0.4
     assert data["decision"] == {"action": "escalate", "reason": "unknown"}
-    expected = "confidence calibrated low high raw signals profile task finish decision".split()
+    expected = (
+        "confidence calibrated low high raw signals profile task finish stopped decision".split()
+    )
     assert set(expected) <= set(data)
 
 

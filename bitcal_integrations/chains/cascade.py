@@ -23,7 +23,7 @@ _FINAL: dict[str, Action] = {
     "raise": "raise",
     "review": "review",
 }
-CUT = ("length", "error", "loop")  # how a generation ends that holds no whole answer
+CUT = ("length", "error", "loop", "hopeless")  # how a generation ends that holds no whole answer
 ABSTENTION = "I am not certain enough to answer."
 
 

@@ -7,15 +7,15 @@ middle of a chain. It knows no framework's objects: adapters hand over plain val
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from bitcal_integrations.assess import Assessor
+from bitcal_integrations.assess import NO_LOGPROBS, Assessor
 from bitcal_integrations.chains._bitcal import ACTIONS, FINISHES, confidence_in, decision_in, one_of
-from bitcal_integrations.chains._scored import Scored, steps_of
 from bitcal_integrations.decide import Policy
+from bitcal_integrations.engines._remote_scored import Scored, steps_of
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.grading import as_parser
 from bitcal_integrations.profile import Profile
@@ -31,7 +31,6 @@ from bitcal_integrations.types import (
 
 NO_CONFIDENCE = "the model gives no confidence"
 EMPTY = "no_answer: the text is empty"
-NO_LOGPROBS = "the answer came without log-probabilities"
 # How hosted models say that an answer was cut or withheld; every other word of theirs is a stop.
 FOREIGN: dict[str, Finish] = {
     "max_tokens": "length",
@@ -73,9 +72,11 @@ def record_of_bitcal(
     model: str = "",
     prompt_tokens: int = 0,
     n_tokens: int = 0,
+    record_id: Any = None,
 ) -> Record:
     """The record behind a `bitcal` dict: the inverse of Record.bitcal() as far as JSON goes.
 
+    `record_id` is what a framework's object says beside it; without one the record gets its own.
     Keys beside its own (a route, votes, fields) are left alone. A dict that cannot be one of ours
     gives unknown confidence, with the reason.
     """
@@ -88,9 +89,15 @@ def record_of_bitcal(
             text, prompt=prompt, model=model, reason=f"malformed bitcal: {err.message}",
             n_tokens=n_tokens, prompt_tokens=prompt_tokens,
         )  # fmt: skip
-    generation = Generation(text, finish, prompt_tokens=prompt_tokens, n_tokens=n_tokens)
+    stopped = data.get("stopped")
+    generation = Generation(
+        text, finish, prompt_tokens=prompt_tokens, n_tokens=n_tokens,
+        stopped=dict(stopped) if isinstance(stopped, Mapping) else None,
+    )  # fmt: skip
     request = _request(prompt, confidence.task)
-    return Record(request, generation, confidence, decision, model=model)
+    record = Record(request, generation, confidence, decision, model=model)
+    known = isinstance(record_id, str) and record_id
+    return replace(record, id=record_id) if known else record
 
 
 def record_of_logprobs(

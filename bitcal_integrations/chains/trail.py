@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from bitcal_integrations.chains.records import judged, known
 from bitcal_integrations.decide import Policy, as_policy
 from bitcal_integrations.decide._check import is_number
+from bitcal_integrations.decide._stop_policy import StopPolicy
 from bitcal_integrations.errors import BadRequest, UnknownName
 from bitcal_integrations.types import Record
 
@@ -31,8 +33,9 @@ class Trail:
     """The records of a chain's steps, in order.
 
     `stop_above` settles the chain where the latest step's confidence is at least that, or where
-    `policy` accepts it; below `stop_below` the chain is hopeless. Unknown confidence settles
-    nothing by a threshold, and is never hopeless.
+    `policy` accepts it; below `stop_below` the chain is hopeless. A StopCertificate as the policy
+    judges all steps so far. Unknown confidence settles nothing by a threshold, and is never
+    hopeless.
 
     >>> from bitcal_integrations.testing.toy import ToyModel
     >>> toy = ToyModel({"a": ("1", 0.5), "b": ("2", 0.9)})
@@ -51,18 +54,23 @@ class Trail:
         aggregate: str = "minimum",
         stop_above: float | None = None,
         stop_below: float | None = None,
-        policy: Policy | None = None,
+        policy: Any = None,
     ) -> None:
         if not isinstance(aggregate, str) or aggregate not in _FOLDS:
             raise UnknownName(f"aggregate={aggregate!r} is not one of {', '.join(AGGREGATES)}")
         self.aggregate = aggregate
         self.stop_above, self.stop_below = check_bounds(stop_above, stop_below)
-        self.policy = None if policy is None else as_policy(policy)
+        self.policy: Policy | None = None if policy is None else as_policy(policy)
         self._steps: list[tuple[str, Record]] = []
 
     def add(self, record: Record, name: str = "") -> None:
         """Take the record of a further step; where there is a policy, with its decision."""
-        self._steps.append((name, judged(self.policy, record) if self.policy else record))
+        if isinstance(self.policy, StopPolicy):
+            decision = self.policy.decide_chain([*self.records, record])
+            record = replace(record, decision=decision)
+        elif self.policy is not None:
+            record = judged(self.policy, record)
+        self._steps.append((name, record))
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -95,6 +103,8 @@ class Trail:
             return "settled"
         if value is not None and self.stop_above is not None and value >= self.stop_above:
             return "settled"
+        if isinstance(self.policy, StopPolicy) and self.policy.gives_up(self.records):
+            return "hopeless"
         hopeless = value is not None and self.stop_below is not None and value < self.stop_below
         return "hopeless" if hopeless else "go_on"
 

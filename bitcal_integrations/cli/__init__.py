@@ -25,13 +25,14 @@ class _Commands(TyperGroup):
     """The files of this folder as commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(names("cli"))
+        return [name.replace("_", "-") for name in names("cli")]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in names("cli"):
+        name = cmd_name.replace("-", "_")
+        if name not in names("cli"):
             return None
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(cmd_name)(getattr(resolve("cli", cmd_name), cmd_name))
+        single.command(name.replace("_", "-"))(getattr(resolve("cli", name), name))
         return get_command(single)
 
     def invoke(self, ctx: Any) -> Any:

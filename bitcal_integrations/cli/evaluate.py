@@ -40,6 +40,13 @@ def evaluate(
     group_id: GroupId = None,
     group_by: GroupBy = None,
     max_new_tokens: MaxNewTokens = 512,
+    early_stop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="End answers early as the profile is certified: conservative, balanced or fast.",
+        ),
+    ] = None,
     answers: Answers = None,
     report: Annotated[
         str | None, typer.Option(metavar="FILE", help="Also write the report, as HTML.")
@@ -55,6 +62,7 @@ def evaluate(
         writable(report)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     options |= {"parser": parser} if parser else {}
+    options |= {"early_stop": early_stop} if early_stop else {}
     with progress() as shown:
         loaded = load(
             model, weights=weights_of(weights), dtype=dtype, device=device,
@@ -70,6 +78,8 @@ def evaluate(
     if all(row.correct is None for row in rows):
         how = f"bitcal label {answers}" if answers else "--answers FILE and bitcal label FILE"
         dim(f"no verdicts: no example has a right answer (gold); judge them with {how}")
+    if early_stop and not any(row.stop for row in rows):
+        dim(f"--early-stop {early_stop}: no certificate holds here, so no answer could end early")
     if report:
         from bitcal_integrations.cli.report import page
 
@@ -103,6 +113,17 @@ def draw(screen: Any, rows: Sequence[Labelled]) -> None:
     )
     if judged:
         screen.print(score_table(scores(judged)))
+    for text in stopped(rows):
+        screen.print(text, soft_wrap=True)
+
+
+def stopped(rows: Sequence[Labelled]) -> list[str]:
+    """What ending early has cost and saved; nothing where no answer could."""
+    from bitcal_integrations.report._stops import stops
+    from bitcal_integrations.report.words import saving
+
+    found = stops(rows)
+    return saving(found) if found else []
 
 
 def unknown(rows: Sequence[Labelled]) -> str:

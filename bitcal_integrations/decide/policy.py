@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, runti
 
 from bitcal_integrations.decide._certificate import Certificate
 from bitcal_integrations.decide._check import is_number
+from bitcal_integrations.decide._stop_certificate import StopCertificate
 from bitcal_integrations.errors import BadRequest, CalibrationError
 from bitcal_integrations.types import Decision
 
@@ -90,8 +91,8 @@ class ThresholdPolicy:
 
 
 def as_policy(what: Any, on_unknown: Unknown = "escalate", below: Below = "escalate") -> Policy:
-    """One object with `decide(record)` from a threshold, a Certificate, a policy, or the dict that
-    `to_dict` of a certificate or of one of our policies wrote.
+    """One object with `decide(record)` from a threshold, a Certificate, a StopCertificate for
+    chains, a policy, or the dict that `to_dict` of a certificate or of one of our policies wrote.
 
     `on_unknown` is the action where the confidence is unknown, or has shifted away from what a
     certificate covers: escalate, accept or raise; `below`
@@ -106,6 +107,10 @@ def as_policy(what: Any, on_unknown: Unknown = "escalate", below: Below = "escal
     check_actions(on_unknown, below)
     if isinstance(what, Mapping):
         what = _rebuilt(what)
+    if isinstance(what, StopCertificate):
+        from bitcal_integrations.decide._stop_policy import StopPolicy
+
+        return StopPolicy(what, on_unknown, below)
     if isinstance(what, Certificate):
         why = f"no certified threshold: {what.reason}" if what.threshold is None else str(what)
         return ThresholdPolicy(what.threshold, on_unknown, below, why)
@@ -127,11 +132,17 @@ def shift_of(record: Record) -> str:
 def _rebuilt(data: Mapping[str, Any]) -> Any:
     """The policy or certificate that a dict was written from."""
     from bitcal_integrations.decide._router_policy import RouterPolicy
+    from bitcal_integrations.decide._stop_policy import StopPolicy
 
     kinds: dict[Any, Any] = {"threshold": ThresholdPolicy, "router": RouterPolicy}
     kind = data.get("kind", "certificate" if "max_error" in data else None)
     if kind == "certificate":
         kinds["certificate"] = Certificate
+    if kind == "stop":
+        kinds["stop"] = StopPolicy
+    if "max_loss" in data:
+        kind = "stop certificate"
+        kinds[kind] = StopCertificate
     if kind not in kinds:
         raise BadRequest(
             f"kind {kind!r} of {dict(data)!r:.80} is not allowed: a saved policy is of the kind "
@@ -166,7 +177,7 @@ def _threshold(value: Any) -> float:
         return float(value)
     raise BadRequest(
         f"the threshold {value!r:.80} is not allowed: a policy is a number from 0 to 1, "
-        "a Certificate, an object with a method decide(record), or what to_dict of one wrote"
+        "a certificate, an object with a method decide(record), or what to_dict of one wrote"
     )
 
 

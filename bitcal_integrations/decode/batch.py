@@ -8,12 +8,14 @@ the batch keeps its first rows to the end and takes no others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 
 from bitcal_integrations.decode import cache as kv
+from bitcal_integrations.decode._trial import Word
+from bitcal_integrations.decode.checkpoints import Watcher
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.row import Row
 from bitcal_integrations.decode.tap import Tap, Tapped
@@ -39,6 +41,7 @@ class Batch:
         self._mask: torch.Tensor = torch.empty(0)
         self._cache: Any = None
         self._carry: dict[str, Any] = {}
+        self._loose = False  # a row was put back, so that there may be columns of padding alone
 
     @property
     def open(self) -> bool:
@@ -49,6 +52,9 @@ class Batch:
         """Prefill these rows together (a row that has begun goes on where it was)."""
         if not rows:
             return []
+        for row in rows:
+            if row.watch is not None:
+                row.watch.drop_trial()
         ids, mask = self._pad([row.ids for row in rows])
         logits, cache, carry = self.net.prefill(ids, mask)
         if self.net.encoder_decoder:
@@ -82,28 +88,91 @@ class Batch:
 
     def _take(self, logits: torch.Tensor) -> list[tuple[Row, Step]]:
         """Choose, measure and push one token per row; let the finished rows go."""
+        events, asides = self._watch(logits) if any(_is_watched(r) for r in self.rows) else ([], {})
         best = logits.argmax(-1)
-        chosen = self._choose(logits, best)
+        chosen = self._choose(logits, best, asides)
         wanted = max((row.request.top_logprobs for row in self.rows), default=0)
-        tapped = self._tap(logits, chosen, best, wanted)
-        tokens = chosen.tolist()
-        columns = zip(tapped.logprob, tapped.entropy, tapped.margin, tapped.logsumexp, strict=True)
-        events = []
-        for row, token, numbers, top in zip(self._seats, tokens, columns, tapped.top, strict=True):
-            if row.finish is None:
+        words = _words(self._tap(logits, chosen, best, wanted), chosen.tolist())
+        for seat, (row, word) in enumerate(zip(self._seats, words, strict=True)):
+            if row.finish is None and seat not in asides:
                 with row.guard():
-                    _check_finite(numbers, row.new_tokens)
-                    step = row.push(token, numbers, top[: row.request.top_logprobs])
-                    events.append((row, step))
+                    _check_finite(word.numbers, row.new_tokens)
+                    top = word.top[: row.request.top_logprobs]
+                    events.append((row, row.push(word.token, word.numbers, top)))
+        for seat, token in asides.items():
+            chosen[seat] = token
         self._ids = torch.cat([self._ids, chosen.unsqueeze(-1)], dim=-1)
         self._mask = torch.cat([self._mask, torch.ones_like(chosen).unsqueeze(-1)], dim=-1)
         self._keep([row.finish is None for row in self._seats])
         return events
 
-    def _choose(self, logits: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+    # ---- trial answers ---------------------------------------------------------------------
+
+    def _watch(self, logits: torch.Tensor) -> tuple[list[tuple[Row, Step]], dict[int, int]]:
+        """Turn to the rows at a checkpoint and in a trial answer, which takes its row's place.
+
+        Gives the steps of rows that end with theirs, and the next token of every other one, by
+        seat. A row that takes its answer back goes on from the logits of its checkpoint.
+        """
+        for row, mine in zip(self._seats, logits, strict=True):
+            if row.finish is None and row.watch is not None and row.watch.due:
+                with row.guard():
+                    if row.watch.look(row, mine) == "hopeless":
+                        row.give_up()
+        events: list[tuple[Row, Step]] = []
+        asides: dict[int, int] = {}
+        for seat, watch, word in self._tell(logits):
+            row = self._seats[seat]
+            with row.guard():
+                _check_finite(word.numbers, row.new_tokens)
+                verdict = watch.take(word)
+                if verdict == "trial":
+                    asides[seat] = word.token
+                elif verdict == "settled":
+                    events += ((row, step) for step in row.settle(watch.end_trial()))
+                else:
+                    self._take_back(seat, watch, logits)
+                    if verdict == "hopeless":
+                        row.give_up()
+        return events, asides
+
+    def _tell(self, logits: torch.Tensor) -> list[tuple[int, Watcher, Word]]:
+        """The next token of every trial answer, with the seat of its row."""
+        told = [
+            (seat, row.watch, row.watch.telling)
+            for seat, row in enumerate(self._seats)
+            if row.finish is None and row.watch is not None and row.watch.telling is not None
+        ]
+        if not told:
+            return []
+        seats = [seat for seat, _, _ in told]
+        mine = logits[seats]
+        best = mine.argmax(-1)
+        forced = [telling.forced for _, _, telling in told]
+        tokens = [b if f is None else f for f, b in zip(forced, best.tolist(), strict=True)]
+        wanted = max(self._seats[seat].request.top_logprobs for seat in seats)
+        chosen = torch.tensor(tokens, device=logits.device)
+        words = _words(self._tap(mine, chosen, best, wanted), tokens)
+        return [(seat, watch, word) for (seat, watch, _), word in zip(told, words, strict=True)]
+
+    def _take_back(self, seat: int, watch: Watcher, logits: torch.Tensor) -> None:
+        """Put a row back to its checkpoint: it goes on as if nothing had been asked."""
+        assert watch.kept is not None
+        logits[seat] = watch.kept
+        told = watch.end_trial()
+        kv.drop_last(self._cache, seat, len(told.words) - 1)  # the last one was not fed
+        ids, mask = self._pad([self._seats[seat].ids])
+        width = self._ids.shape[1]
+        self._ids[seat] = _widen(ids, width, self.net.pad)[0]
+        self._mask[seat] = _widen(mask, width, 0)[0]
+        self._loose = True
+
+    def _choose(
+        self, logits: torch.Tensor, best: torch.Tensor, asides: Collection[int]
+    ) -> torch.Tensor:
         chosen = best
         for i, row in enumerate(self._seats):
-            if row.finish is None and not row.choose.plain:
+            if row.finish is None and not row.choose.plain and i not in asides:
                 chosen = best.clone() if chosen is best else chosen
                 seen = self._ids if self.net.encoder_decoder else self._ids[:, -len(row.ids) :]
                 with row.guard():
@@ -114,6 +183,8 @@ class Batch:
 
     def _keep(self, stay: list[bool]) -> None:
         if all(stay):
+            if self._loose:
+                self._trim()
             return
         if not any(stay):
             self._clear()
@@ -128,6 +199,11 @@ class Batch:
         self.rows = self._seats = [row for row, s in zip(self._seats, stay, strict=True) if s]
         kv.keep_rows(self._cache, index)
         self._ids, self._mask = self._ids[index], self._mask[index]
+        self._trim()
+
+    def _trim(self) -> None:
+        """Forget columns that are padding in every row."""
+        self._loose = False
         spare = self._mask.shape[1] - int(self._mask.sum(-1).max())
         kv.trim_left(self._cache, spare)
         self._ids, self._mask = self._ids[:, spare:], self._mask[:, spare:]
@@ -152,6 +228,16 @@ class Batch:
         mask = [[0] * (width - len(r)) + [1] * len(r) for r in rows]
         device = self.net.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _is_watched(row: Row) -> bool:
+    """Whether a row is at a checkpoint or in a trial answer."""
+    return row.watch is not None and (row.watch.due or row.watch.telling is not None)
+
+
+def _words(tapped: Tapped, tokens: Sequence[int]) -> list[Word]:
+    numbers = zip(tapped.logprob, tapped.entropy, tapped.margin, tapped.logsumexp, strict=True)
+    return [Word(*word) for word in zip(tokens, numbers, tapped.top, strict=True)]
 
 
 def _check_finite(numbers: Sequence[float], token: int) -> None:

@@ -47,6 +47,13 @@ def crop(cache: DynamicCache, tokens: int) -> None:
         cache.crop(-tokens)
 
 
+def drop_last(cache: DynamicCache, row: int, tokens: int) -> None:
+    """Forget the last tokens of one row: what it keeps moves right, behind padding."""
+    for layer in cache.layers if tokens else ():
+        for states in (layer.keys, layer.values):
+            states[row, :, tokens:] = states[row, :, :-tokens].clone()
+
+
 def trim_left(cache: DynamicCache, columns: int) -> None:
     """Forget columns that are padding in every row."""
     if columns:

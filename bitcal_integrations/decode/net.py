@@ -17,7 +17,9 @@ import torch
 from bitcal_integrations.compat import cache_name
 from bitcal_integrations.decode import cache as kv
 from bitcal_integrations.decode._tool_text import HERMES
+from bitcal_integrations.decode._trial import Spelling
 from bitcal_integrations.decode.consistency import check
+from bitcal_integrations.decode.cues import cue_ids
 from bitcal_integrations.decode.prompt import THINK, Encoded, encode
 from bitcal_integrations.errors import LoadError, PromptTooLong
 from bitcal_integrations.types import Request
@@ -155,6 +157,21 @@ class Net:
         close = dict(THINK)[encoded.open_mark] if encoded.open_mark else None
         grammar = self.grammars.of(request, encoded.calls, room, close is not None)
         return Constraint(grammar, self.grammars, room, close)
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """How texts that ask for an answer are spelt behind other text."""
+
+        def encode(text: str) -> list[int]:
+            with self._encoding:
+                return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        return Spelling(encode, self.decode)
+
+    @cached_property
+    def cues(self) -> torch.Tensor:
+        """The tokens with which a text begins to doubt or to check what it has."""
+        return torch.tensor(cue_ids(self.tokenizer), dtype=torch.long, device=self.device)
 
     @cached_property
     def kv_bytes_per_token(self) -> int:

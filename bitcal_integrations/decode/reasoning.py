@@ -66,6 +66,16 @@ class Reasoning:
                 return raw.index(start) + len(start), close
         return None
 
+    def closes(self, raw: str) -> str | None:
+        """The mark that would close the reasoning that is open; None where none is.
+
+        >>> r = Reasoning(None)
+        >>> r.update("<think>2 + 2"), r.closes("<think>2 + 2")
+        (None, '</think>')
+        """
+        marks = self._marks(raw) if self.start is None else None
+        return marks[1] if marks else None
+
     def text(self, raw: str) -> str | None:
         """The reasoning so far, or None if the text has none."""
         if self.inner is not None:

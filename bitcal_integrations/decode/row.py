@@ -1,7 +1,7 @@
 """One request while it decodes: its ids, its text, and everything that can end it.
 
 The row decides; the batch only feeds it tokens. Order of the checks at a token: end of sequence,
-stop string, complete answer, loop, length.
+stop string, complete answer, loop, length. Early stops are decided by the row's watcher.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bitcal_integrations.decode._trial import Telling, said_after
+from bitcal_integrations.decode.checkpoints import watcher_of
 from bitcal_integrations.decode.choose import Chooser
 from bitcal_integrations.decode.detokenize import Detokenizer
 from bitcal_integrations.decode.loops import EVERY, WINDOW, repeated_tail
@@ -47,10 +49,22 @@ class Row:
         self._unfinished: list[int] = []  # steps whose token is part of a character still to come
         self._reasoning = Reasoning(encoded.open_mark)
         self._parse = as_parser(request.parser)
+        self.watch = watcher_of(net, request, self._parse)
+        self._telling: int | None = None  # tokens of a trial answer that are still to be taken over
+        self._asked = 0  # characters before the answer that a trial gave
 
     @property
     def new_tokens(self) -> int:
         return len(self.steps)
+
+    @property
+    def open_mark(self) -> str | None:
+        """The mark that would close the reasoning that is open."""
+        return self._reasoning.closes(self.raw)
+
+    @property
+    def content_start(self) -> int:
+        return self._reasoning.start or 0
 
     @property
     def output_ids(self) -> list[int]:
@@ -61,6 +75,7 @@ class Row:
         token: int,
         numbers: tuple[float, float, float, float],
         top: tuple[tuple[int, float], ...] = (),
+        forced: bool = False,
     ) -> Step:
         """Take one token with its log-probability, entropy, margin and logsumexp."""
         self.ids.append(token)
@@ -72,7 +87,7 @@ class Row:
             self.raw += self._pieces.flush()
         content = self._reasoning.update(self.raw)
         held = self._constraint
-        forced = held.took(token, self.raw, content) if held is not None else False
+        forced = forced or (held is not None and held.took(token, self.raw, content))
         self._judge(start, ended, last, content)
         end = len(self.raw)
         self._share_character(start, end)
@@ -83,11 +98,32 @@ class Row:
             reasoning=reasoning, forced=forced,
         )  # fmt: skip
         self.steps.append(step)
+        if self.watch is not None and self.finish is None and not self._unfinished:
+            self.watch.note(self, start)
         return step
+
+    def settle(self, telling: Telling) -> list[Step]:
+        """End with a trial answer: its tokens become the row's own last ones."""
+        steps = []
+        for at, word in enumerate(telling.words):
+            if at == telling.closing:
+                self._asked = len(self.raw)
+            self._telling = len(telling.words) - at
+            top = word.top[: self.request.top_logprobs]
+            steps.append(self.push(word.token, word.numbers, top, forced=at < telling.closing))
+        return steps
+
+    def give_up(self) -> None:
+        """End without an answer; text that was held back is not shown any more."""
+        self.raw, self.finish = self.raw[: self._shown], "hopeless"
 
     def _judge(self, start: int, ended: bool, last: bool, content: int | None) -> None:
         held = self._constraint
-        if self._cut_at_stop(start) or ended:
+        if self._telling is not None:
+            if self._telling == 1:
+                self._cut_at_stop(self._asked)
+                self.finish = "settled"
+        elif self._cut_at_stop(start) or ended:
             self.finish = "stop"
         elif held is not None and held.binding:  # no half of it is an answer, and it ends by itself
             if held.complete or (last and held.accepting):
@@ -99,7 +135,7 @@ class Row:
                 held.hurry()
             else:
                 self.finish = "loop"
-        if last and self.finish is None:
+        if last and self.finish is None and self._telling is None:
             self.finish = "length"
 
     def _loops(self) -> bool:
@@ -166,6 +202,8 @@ class Row:
         if self.finish is None:
             self.raw += self._pieces.flush()
             self.finish = "cancelled"
+            if self.watch is not None:
+                self.watch.drop_trial()
 
     def generation(self) -> Generation:
         """What the row holds, as a Generation."""
@@ -174,7 +212,7 @@ class Row:
             s if s.end <= end else dataclasses.replace(s, start=min(s.start, end), end=end)
             for s in self.steps
         )
-        start = self._reasoning.start
+        start, watch = self._reasoning.start, self.watch
         content = end if start is None else min(start, end)
         return Generation(
             raw=self.raw,
@@ -186,6 +224,9 @@ class Row:
             reasoning=self._reasoning.text(self.raw),
             answer=self._answer(content),
             stop_string=self.stop_string,
+            probe_tokens=watch.probe_tokens if watch else 0,
+            stopped=watch.stopped(self.finish) if watch else None,
+            checkpoints=tuple(watch.seen) if watch else (),
         )
 
     def _answer(self, content: int) -> Answer | None:
@@ -194,6 +235,11 @@ class Row:
         A call asks for what the answer needs: it is none either.
         """
         held = self._constraint
+        if self.finish == "hopeless":
+            return None
+        if self._parse is None and self.finish == "settled":
+            span = said_after(self.raw, self._asked)
+            return Answer(self.raw[slice(*span)], *span) if span else None
         if self._parse is None or (held is not None and held.holds_call(self.raw[content:])):
             return None
         whole = self.finish not in ("length", "cancelled")

@@ -42,6 +42,8 @@ PREFILL_TOKENS = 8192
 class LocalEngine:
     """Answers requests on a model of this process. `close()` ends its worker."""
 
+    stops_early = True  # a row's cache can be put back, which trial answers need
+
     def __init__(
         self,
         net: Net,

@@ -20,6 +20,7 @@ ASKED = {
     "task": "task",
     "parser": "parser",
     "loop_stop": "loop_stop",
+    "early_stop": "early_stop",
     "chat": "chat",
     "chat_template_kwargs": "chat_template_kwargs",
     "top_logprobs": "top_logprobs",

@@ -71,6 +71,8 @@ class BitCalModel(BaseLanguageModel[Any]):
     task: str | None = None
     parser: str | Callable[..., Any] | None = None
     loop_stop: bool | None = None
+    early_stop: Any = Field(default=None, repr=False)
+    """A preset of the profile (conservative, balanced, fast), a StopPlan or a StopCertificate."""
     chat: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     logprobs: bool = False
@@ -222,7 +224,7 @@ class BitCalModel(BaseLanguageModel[Any]):
         """What decides about the answer and its confidence: the key of caches and traces."""
         own = {name: getattr(self, name) for name in (*ASKED, "logprobs")} | self._given
         own["own_stop"] = own.pop("stop")  # the base classes write a call's over "stop"
-        named = {k: _model.named(v) if callable(v) else v for k, v in own.items()}
+        named = {name: _model.key_of(value) for name, value in own.items()}
         return {"model_name": self.model_name, **named, **_model.identity(self.calibrated_model)}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

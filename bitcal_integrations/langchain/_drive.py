@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
-from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from bitcal_integrations.langchain._course import EVENT, Course, Given
-from bitcal_integrations.langchain._run import is_control
+from bitcal_integrations.langchain._run import is_control, may_tell
 
 
 def told(course: Course) -> Given:
@@ -86,8 +85,7 @@ class Many:
 class Draft:
     """The chunks of one attempt; `show` says whether this one may be shown at once.
 
-    From the chunk on that carries the confidence they are held back, since the route is written
-    into that one.
+    From the chunk on into which the route can be written they are held back, until it is known.
     """
 
     def __init__(self, live: bool) -> None:
@@ -96,8 +94,7 @@ class Draft:
 
     def show(self, chunk: Any) -> bool:
         self.chunks.append(chunk)
-        bitcal = chunk.response_metadata.get("bitcal") if isinstance(chunk, BaseMessage) else None
-        self._live = self._live and "confidence" not in (bitcal or {})
+        self._live = self._live and not may_tell(chunk)
         return self._live
 
 

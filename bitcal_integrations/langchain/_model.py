@@ -59,10 +59,22 @@ def named(function: Any) -> str:
     return f"{name}-{_once(_INSTANCES, function, lambda _: uuid.uuid4().hex)}"
 
 
+def key_of(value: Any) -> Any:
+    """What stands for the value of an option in keys and traces: equal ones have equal keys."""
+    if callable(getattr(value, "to_dict", None)):
+        return f"{type(value).__name__}-{_digits(value)}"
+    return named(value) if callable(value) else value
+
+
 def _digest(profile: Any) -> str:
-    """Sixteen digits over all of a profile: another calibrator is another profile."""
-    text = json.dumps(profile.to_dict(), sort_keys=True, default=str)
-    return f"{profile.fingerprint}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    """Another calibrator is another profile."""
+    return f"{profile.fingerprint}-{_digits(profile)}"
+
+
+def _digits(saved: Any) -> str:
+    """Sixteen digits over all that would be saved."""
+    text = json.dumps(saved.to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 _Known = dict[int, tuple[Any, Any]]

@@ -160,6 +160,7 @@ def _info(record: Record, calls: Iterable[ToolCall]) -> dict[str, Any]:
         "bitcal": bitcal_of(record, calls),
         "finish_reason": record.generation.finish_reason,
         "model_name": record.model,
+        "record_id": record.id,
     }
 
 

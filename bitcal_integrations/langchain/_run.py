@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any, cast
 
 from langchain_core.callbacks.base import BaseCallbackManager
@@ -15,6 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.config import patch_config
+from langchain_core.runnables.utils import AddableDict
 
 from bitcal_integrations.chains.records import unknown_record
 from bitcal_integrations.decide import Policy, as_policy
@@ -144,35 +146,51 @@ def with_bitcal(output: Any, record: Record, extra: Mapping[str, Any]) -> Any:
         bitcal = {**(metadata.get("bitcal") or record.bitcal()), **extra}
         return output.model_copy(update={"response_metadata": {**metadata, "bitcal": bitcal}})
     if isinstance(output, dict) and (message := message_in(output)) is not None:
-        told = with_bitcal(message, record, extra)
+        told, changed = (
+            with_bitcal(message, record, extra),
+            copy(output),
+        )  # parts of a stream add up
         if output.get("raw") is message:
-            return {**output, "raw": told}
-        return {**output, "messages": [told if m is message else m for m in output["messages"]]}
+            changed["raw"] = told
+        else:
+            changed["messages"] = [told if m is message else m for m in output["messages"]]
+        return changed
     return output
 
 
 def chunks_with_bitcal(
     chunks: Sequence[Any], record: Record, extra: Mapping[str, Any]
 ) -> list[Any]:
-    """The chunks of an answer; the last that carries a `bitcal`, or one more, says this too."""
+    """The chunks of an answer; the last that may tell it, or one more, says this too."""
     out = list(chunks)
-    if any(isinstance(chunk, dict) for chunk in out):
-        at = next((i for i in _backwards(out) if message_in(out[i]) is not None), None)
-        if at is not None:
-            out[at] = with_bitcal(out[at], record, extra)
-        return out
-    if not out or not all(isinstance(chunk, AIMessageChunk) for chunk in out):
-        return out
     for at in reversed(range(len(out))):
-        if "bitcal" in out[at].response_metadata:
+        if may_tell(out[at]):
             out[at] = with_bitcal(out[at], record, extra)
             return out
-    return [*out, with_bitcal(AIMessageChunk(content="", id=out[-1].id), record, extra)]
+    last = next((chunk for chunk in reversed(out) if _message_of(chunk) is not None), None)
+    if last is None:
+        return out
+    more = AIMessageChunk(content="", id=getattr(_message_of(last), "id", None))
+    told = with_bitcal(more, record, extra)
+    return [*out, AddableDict(raw=told) if isinstance(last, dict) else told]
 
 
-def _backwards(chunks: Sequence[Any]) -> list[int]:
-    """Which chunks are dicts, from the last."""
-    return [i for i in reversed(range(len(chunks))) if isinstance(chunks[i], dict)]
+def may_tell(chunk: Any) -> bool:
+    """Whether this part of a stream has the place for what is told of the whole answer: with its
+    `bitcal`, or as a message that is whole."""
+    message = _message_of(chunk)
+    if message is None:
+        return False
+    in_parts = isinstance(message, AIMessageChunk) and (
+        message is chunk or chunk.get("raw") is message
+    )
+    return not in_parts or "bitcal" in message.response_metadata
+
+
+def _message_of(chunk: Any) -> BaseMessage | None:
+    if isinstance(chunk, BaseMessage):
+        return chunk
+    return message_in(chunk) if isinstance(chunk, dict) else None
 
 
 def worded(text: str, record: Record, extra: Mapping[str, Any], like: Sequence[Any]) -> Any:

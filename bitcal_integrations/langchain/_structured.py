@@ -6,7 +6,7 @@ LangChain's schemas and parsers, no model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -19,13 +19,18 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from bitcal_integrations.errors import BadRequest
 
 METHODS = ("json_schema", "function_calling", "json_mode")
+UNTITLED = "answer"  # what the function of a schema without a title is called
+SHAPES = (
+    "a function, a tool of LangChain, a pydantic class, a TypedDict, an OpenAI function or a JSON "
+    "schema with a 'title'"
+)
 
 
 def tool_options(
     tools: Sequence[Any], choice: Any = None, parallel: bool | None = None
 ) -> dict[str, Any]:
     """The options `tools` and `tool_choice` for what `bind_tools` was given."""
-    found = [convert_to_openai_tool(tool) for tool in tools]
+    found = [_converted(convert_to_openai_tool, tool) for tool in tools]
     names = [tool["function"]["name"] for tool in found]
     chosen = _choice(choice, names)
     options: dict[str, Any] = {"tools": found}
@@ -34,6 +39,16 @@ def tool_options(
     if parallel is not None:
         options["parallel_tool_calls"] = parallel
     return options
+
+
+def _converted(convert: Callable[[Any], dict[str, Any]], thing: Any) -> dict[str, Any]:
+    """What LangChain makes of a tool or a schema; what it knows no shape for is refused."""
+    try:
+        return convert(thing)
+    except ValueError as error:
+        if callable(thing):
+            raise  # LangChain says what the function lacks
+        raise BadRequest(f"{thing!r:.200} is not allowed: it must be {SHAPES}") from error
 
 
 def _choice(choice: Any, names: Sequence[str]) -> str | None:
@@ -78,10 +93,8 @@ def _by_text(
     """The whole answer is the object."""
     if schema is None:
         return chat.bind(response_schema={"type": "object"}, **kwargs), JsonOutputParser()
-    plain = isinstance(schema, Mapping) and "title" not in schema and "name" not in schema
-    known = plain and ("properties" in schema or isinstance(schema.get("type"), (str, list)))
-    known = known and "function" not in schema
-    wanted = dict(schema) if known else convert_to_json_schema(schema)
+    plain = _is_untitled(schema)
+    wanted = dict(schema) if plain else _converted(convert_to_json_schema, schema)
     told = {"kwargs": {"method": method}, "schema": schema}
     model = chat.bind(response_schema=wanted, ls_structured_output_format=told, **kwargs)
     if _is_pydantic(schema):
@@ -93,15 +106,31 @@ def _by_call(
     chat: Any, schema: Any, kwargs: Mapping[str, Any]
 ) -> tuple[Runnable[Any, Any], Runnable[Any, Any]]:
     """The object is the argument of a call that the model must make."""
-    name = convert_to_openai_tool(schema)["function"]["name"]
+    tool = schema
+    if _is_untitled(schema):
+        if schema.get("type", "object") != "object":
+            raise BadRequest(
+                f"{schema!r:.200} is not allowed with function_calling, whose arguments are an "
+                "object: use json_schema"
+            )
+        function = {"name": UNTITLED, "parameters": dict(schema)}
+        tool = {"type": "function", "function": function}
+    name = _converted(convert_to_openai_tool, tool)["function"]["name"]
     told = {"kwargs": {"method": "function_calling"}, "schema": schema}
     model = chat.bind_tools(
-        [schema], tool_choice=name, parallel_tool_calls=False,
+        [tool], tool_choice=name, parallel_tool_calls=False,
         ls_structured_output_format=told, **kwargs,
     )  # fmt: skip
     if _is_pydantic(schema):
         return model, PydanticToolsParser(tools=[schema], first_tool_only=True)
     return model, JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+
+
+def _is_untitled(schema: Any) -> bool:
+    """Whether it is a JSON schema that says no name, which LangChain itself does not take."""
+    if not isinstance(schema, Mapping) or {"title", "name", "function"} & set(schema):
+        return False
+    return "properties" in schema or isinstance(schema.get("type"), (str, list))
 
 
 def _is_pydantic(schema: Any) -> bool:

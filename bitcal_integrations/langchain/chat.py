@@ -40,7 +40,8 @@ class ChatBitCal(WithFallback, BitCalModel, BaseChatModel):
         chat = ChatBitCal(model=load("bitcal-tiny"))
 
     A model that is named is loaded when it is first used, and shared by equal arguments. Options of
-    every call: max_tokens, temperature, top_p, seed, stop, task, parser, logprobs, top_logprobs.
+    every call: max_tokens, temperature, top_p, seed, stop, task, parser, logprobs, top_logprobs,
+    early_stop (a preset of the profile, a StopPlan or a StopCertificate).
 
     >>> from bitcal_integrations.testing.toy import ToyModel
     >>> chat = ChatBitCal(model=ToyModel({"Capital of France?": ("Paris", 0.9)}))
@@ -191,6 +192,10 @@ class ChatBitCal(WithFallback, BitCalModel, BaseChatModel):
             return await events(input, config, version="v3", **kwargs)
 
         return begun()
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        named = {name: _model.key_of(value) for name, value in kwargs.items()}
+        return super()._get_llm_string(stop=stop, **named)
 
     def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
         return given_out(super()._generate_with_cache(*args, **kwargs), self.cache)

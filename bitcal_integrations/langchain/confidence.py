@@ -103,7 +103,8 @@ def _of_message(message: BaseMessage, profile: Profile | None, task: str) -> Rec
     n_tokens = int(usage.get("output_tokens") or 0)
     text = str(message.text)
     if isinstance(bitcal := metadata.get("bitcal"), Mapping) and "confidence" in bitcal:
-        return record_of_bitcal(bitcal, text, n_tokens=n_tokens, **about)
+        known = metadata.get("record_id")
+        return record_of_bitcal(bitcal, text, n_tokens=n_tokens, record_id=known, **about)
     tokens, tops = _logprobs(metadata.get("logprobs"))
     finish = next((w for name in ENDS if isinstance(w := metadata.get(name), str)), "stop")
     if tokens:
@@ -129,7 +130,7 @@ def _of_generation(generation: Generation, profile: Profile | None, task: str) -
 
 def _of_mapping(x: Mapping[Any, Any], profile: Profile | None, task: str) -> Record | None:
     if isinstance(bitcal := x.get("bitcal"), Mapping) and "confidence" in bitcal:
-        return record_of_bitcal(bitcal, str(x.get("text", "")))
+        return record_of_bitcal(bitcal, str(x.get("text", "")), record_id=x.get("record_id"))
     if {"confidence", "calibrated"} <= set(x):
         return record_of_bitcal(x, "")
     if (message := message_in(x)) is not None:

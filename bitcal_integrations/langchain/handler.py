@@ -6,7 +6,7 @@ no answer. To choose between answers, take a ConfidenceRouter: a handler can onl
 
 What works where (each line is a test):
 
-| the call                           | records, sink, events | `raise_below`, `stop_above`         |
+| the call                           | records, sink, events | raise_below, stop_above, policy     |
 |------------------------------------|-----------------------|-------------------------------------|
 | invoke, batch of a chat model      | yes                   | yes; in a batch only that item ends |
 | stream                             | yes, after the tokens | yes, after the last token was shown |
@@ -36,6 +36,7 @@ from langchain_core.callbacks import (
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables.config import ensure_config
 
+from bitcal_integrations.chains._why import why_hopeless, why_settled
 from bitcal_integrations.chains.trail import Trail
 from bitcal_integrations.errors import BadRequest, EarlyAnswer, LowConfidenceError
 from bitcal_integrations.langchain._calls import StepRecord
@@ -56,17 +57,19 @@ class _Judge:
 
     def _set(
         self, aggregate: Aggregate, raise_below: float | None, stop_above: float | None,
-        sink: Callable[[Record], Any] | None, profile: Profile | None, task: str, keep: int,
+        policy: Any, sink: Callable[[Record], Any] | None, profile: Profile | None, task: str,
+        keep: int,
     ) -> None:  # fmt: skip
         if sink is not None and not callable(sink):
             raise BadRequest(f"a sink is a callable that takes a Record, not {sink!r:.80}")
         self._options: dict[str, Any] = {
             "aggregate": aggregate, "stop_above": stop_above, "stop_below": raise_below,
+            "policy": policy,
         }  # fmt: skip
         Trail(**self._options)  # refuses what is not allowed
         self._sink = sink
         self.watch = Watch(profile, task, keep, each_step=True)
-        self.raise_error = raise_below is not None or stop_above is not None
+        self.raise_error = (raise_below, stop_above, policy) != (None, None, None)
 
     @property
     def records(self) -> list[Record]:
@@ -99,14 +102,11 @@ class _Judge:
     def _end(self, trail: Trail) -> None:
         """Raise where the latest answer is certain enough, or too uncertain, to go on."""
         verdict, record = trail.verdict(), trail.records[-1]
-        value = record.confidence.value
         calls = isinstance(record, StepRecord) and bool(record.calls)
         if verdict == "settled" and not calls:  # what the tools say is still to come
-            above = self._options["stop_above"]
-            raise EarlyAnswer(f"the confidence {value} is at least stop_above={above}", record)
+            raise EarlyAnswer(why_settled(trail), record)
         if verdict == "hopeless":
-            below = self._options["stop_below"]
-            raise LowConfidenceError(f"the confidence {value} is below raise_below={below}", record)
+            raise LowConfidenceError(why_hopeless(trail, "raise_below"), record)
 
 
 class ConfidenceCallbackHandler(_Judge, TreeHandler):
@@ -114,10 +114,14 @@ class ConfidenceCallbackHandler(_Judge, TreeHandler):
 
     `aggregate` makes one number of a chain's steps: minimum, product, mean or last. `sink(record)`
     sees every Record. `raise_below` raises LowConfidenceError at the first answer less sure than
-    that, `stop_above` raises EarlyAnswer at the first one as sure: early_stop_chain and
-    ConfidenceRouter catch both, elsewhere they are yours to catch. `profile` scores other models'
-    answers by their log-probabilities. The last `keep` chains are kept. Not for use in async code
-    whose sink is slow: there, take AsyncConfidenceCallbackHandler.
+    that, `stop_above` raises EarlyAnswer at the first one as sure, `policy` at the first that it
+    accepts: early_stop_chain and ConfidenceRouter catch both, elsewhere they are yours to catch.
+    `profile` scores other models' answers by their log-probabilities. The last `keep` chains are
+    kept. Not for use in async code whose sink is slow: there, take AsyncConfidenceCallbackHandler.
+
+    To end a chain of your own early with a promise, hear it run to its end on labelled questions:
+    after each, LoggedRun.of_chain(handler.trail.records, right=...) is one run, every model's
+    answer a step. `policy=certify_stop(runs)` then ends it, and may give it up.
 
     >>> from langchain_core.messages import AIMessage
     >>> from langchain_core.language_models import FakeMessagesListChatModel
@@ -135,12 +139,13 @@ class ConfidenceCallbackHandler(_Judge, TreeHandler):
         aggregate: Aggregate = "minimum",
         raise_below: float | None = None,
         stop_above: float | None = None,
+        policy: Any = None,
         sink: Callable[[Record], None] | None = None,
         profile: Profile | None = None,
         task: str = "default",
         keep: int = 1000,
     ) -> None:
-        self._set(aggregate, raise_below, stop_above, sink, profile, task, keep)
+        self._set(aggregate, raise_below, stop_above, policy, sink, profile, task, keep)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
         trail, data = self._heard(self.watch.answered(response, run_id))
@@ -166,12 +171,13 @@ class AsyncConfidenceCallbackHandler(_Judge, AsyncCallbackHandler):
         aggregate: Aggregate = "minimum",
         raise_below: float | None = None,
         stop_above: float | None = None,
+        policy: Any = None,
         sink: Callable[[Record], Any] | None = None,
         profile: Profile | None = None,
         task: str = "default",
         keep: int = 1000,
     ) -> None:
-        self._set(aggregate, raise_below, stop_above, sink, profile, task, keep)
+        self._set(aggregate, raise_below, stop_above, policy, sink, profile, task, keep)
         self._files = TreeHandler(self.watch)
 
     async def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:

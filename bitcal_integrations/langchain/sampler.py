@@ -1,8 +1,8 @@
 """AdaptiveSampler: ask a model several times and give the answer that most samples agree on.
 
 It draws until the vote is clear (decide/sampling.py says when), each sample with its own seed.
-The vote's posterior says how clear the vote is, not whether the answer is right, so it stands
-beside the confidence and never replaces it.
+How clear the vote is does not tell whether the answer is right, so it stands beside the confidence
+and never replaces it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializa
 from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import ConfigDict, PrivateAttr
 
-from bitcal_integrations.decide.sampling import VoteTally, refuse_greedy
+from bitcal_integrations.decide.sampling import Rule, VoteTally, refuse_greedy, refuse_weights
 from bitcal_integrations.errors import BadRequest
-from bitcal_integrations.grading import as_number, as_parser, normalise
+from bitcal_integrations.grading import as_parser
 from bitcal_integrations.langchain import _run
 from bitcal_integrations.langchain._base import BitCalModel
 from bitcal_integrations.langchain._collect import Collector
 from bitcal_integrations.langchain._model import is_name
 from bitcal_integrations.langchain.confidence import text_of
 from bitcal_integrations.types import Record
+from bitcal_integrations.voting import key_of
 
 EVENT = "bitcal.votes"
 
@@ -33,10 +34,13 @@ class AdaptiveSampler(RunnableSerializable[Any, Any]):
     """Samples `chat` until the leading answer is clear, at most `max_samples` times.
 
     It stops once the probability that the leader is the model's more likely answer reaches
-    `stop_at`. Votes are counted by the answer that `parser` finds (a name such as "last_number", or
-    a callable), or by the whole text; case and punctuation do not count. Greedy samples are all
-    the same, so a temperature of 0 is refused: set it on the model, or here. Sample i is asked with
-    the seed `seed` + i. A prompt goes in front: `prompt | AdaptiveSampler(chat, temperature=0.7)`.
+    `stop_at`; with `rule="certified"`, once no answer is likelier but for a probability of
+    1 - `stop_at`, whenever it stops. Votes are counted by the answer that `parser` finds (a name
+    such as "last_number", or a callable), or by the whole text; case and punctuation do not count.
+    With `weights="confidence"` a sample counts its calibrated confidence, and 1 where that is
+    unknown. Greedy samples are all the same, so a temperature of 0 is refused: set it on the model,
+    or here. Sample i is asked with the seed `seed` + i. A prompt goes in front:
+    `prompt | AdaptiveSampler(chat, temperature=0.7)`.
 
     The output is the first message that holds the leading answer, a copy whose
     response_metadata["bitcal"]["votes"] tells the counts; "bitcal.votes" is the event.
@@ -49,6 +53,8 @@ class AdaptiveSampler(RunnableSerializable[Any, Any]):
     parser: str | Callable[..., Any] | None = None
     temperature: float | None = None
     seed: int = 0
+    rule: Rule = "posterior"
+    weights: str = "none"
     _parse: Any = PrivateAttr()
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -63,16 +69,20 @@ class AdaptiveSampler(RunnableSerializable[Any, Any]):
         parser: str | Callable[..., Any] | None = None,
         temperature: float | None = None,
         seed: int = 0,
+        rule: Rule = "posterior",
+        weights: str = "none",
         name: str | None = None,
     ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise BadRequest(f"seed={seed!r} is not allowed: a whole number from 0 up")
-        VoteTally(max_samples, stop_at, min_samples)  # refuses what is not allowed
+        VoteTally(max_samples, stop_at, min_samples, rule)  # refuses what is not allowed
+        refuse_weights(rule, weights)
         parse = as_parser(parser)
         _refuse_greedy(_temperature(chat, temperature))
         fields: dict[str, Any] = {
             "chat": chat, "max_samples": max_samples, "stop_at": stop_at,
             "min_samples": min_samples, "parser": parser, "temperature": temperature, "seed": seed,
+            "rule": rule, "weights": weights,
         }  # fmt: skip
         super().__init__(name=name, **fields)
         self._parse = parse
@@ -116,7 +126,9 @@ class _Votes:
     def __init__(
         self, sampler: AdaptiveSampler, config: RunnableConfig, options: Mapping[str, Any]
     ) -> None:
-        self.tally = VoteTally(sampler.max_samples, sampler.stop_at, sampler.min_samples)
+        self.tally = VoteTally(
+            sampler.max_samples, sampler.stop_at, sampler.min_samples, sampler.rule
+        )
         self._sampler, self._config = sampler, config
         self._options = dict(options)
         if sampler.temperature is not None:
@@ -138,7 +150,8 @@ class _Votes:
         record = _run.record_from(output, self._heard)
         answer = self._answer(record, text_of(output))
         self._came.append((output, record, answer))
-        self.tally.add(answer)
+        value = record.confidence.value if self._sampler.weights == "confidence" else None
+        self.tally.add(answer, 1.0 if value is None else value)
 
     def _answer(self, record: Record, text: str) -> str | None:
         """What the sample votes for; None where it holds no answer."""
@@ -159,22 +172,12 @@ class _Votes:
             "posterior": self.tally.posterior,
             "tokens": sum(r.generation.n_tokens for _, r, _ in self._came),
         }  # fmt: skip
+        if self.tally.rule == "certified":
+            votes["e_value"] = self.tally.e_value
         event = {
             **votes, "text": text_of(output), "model": record.model, "bitcal": record.bitcal(),
         }  # fmt: skip
         return _run.with_bitcal(output, record, {"votes": votes}), event
-
-
-def key_of(answer: str) -> str | None:
-    """What equal answers have in common; None for a blank one.
-
-    >>> key_of("The Nile."), key_of("1,200"), key_of("-7"), key_of("  ")
-    ('nile', '1200', '-7', None)
-    """
-    number = as_number(answer)
-    if number is not None:
-        return f"{number:.12g}"
-    return normalise(answer) or answer.strip().casefold() or None
 
 
 def _temperature(chat: Any, given: float | None) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 from llama_index.core.workflow import Context, Event, StopEvent
 
 from bitcal_integrations.chains.records import judged, unknown_record
+from bitcal_integrations.chains.trail import Trail
+from bitcal_integrations.decide._stop_policy import StopPolicy
 from bitcal_integrations.decide.policy import Policy
 from bitcal_integrations.errors import BadRequest, LowConfidenceError
 from bitcal_integrations.llama_index._course import policy_of
@@ -47,8 +49,28 @@ class ConfidenceGate:
         self.policy: Policy = policy_of(policy, min_confidence, on_unknown)
 
     def decide(self, answer: Any) -> Decision:
-        """What the policy says to an answer, a Confidence, or a number (None is unknown)."""
-        return self.policy.decide(_judged(answer))
+        """What the policy says to an answer, a Confidence, or a number (None is unknown).
+
+        A list is a chain's steps so far, of which the last is decided about; a StopCertificate
+        looks at all of them.
+        """
+        decision = self._judge(answer).decision
+        assert decision is not None
+        return decision
+
+    def _judge(self, answer: Any) -> Record:
+        steps = answer if isinstance(answer, list) else [answer]
+        if not steps:
+            raise BadRequest("the list of steps is empty: there is nothing to decide about")
+        trail = Trail("last", policy=self.policy)
+        for step in steps:
+            bare = step is None or isinstance(step, (int, float, Confidence))
+            if bare and isinstance(self.policy, StopPolicy):
+                raise BadRequest(
+                    f"{step!r:.80} has no answer, and a StopCertificate is about answers"
+                )
+            trail.add(_judged(step))
+        return trail.records[-1]
 
     def __call__(
         self,
@@ -60,6 +82,8 @@ class ConfidenceGate:
     ) -> Any:
         """One of the two events; with `ctx` a ConfidenceEvent goes on the stream as well.
 
+        `answer` may be a list, a chain's answers so far: the last one is decided about.
+
         An event class is made with `answer`, `confidence` and `bitcal`, a StopEvent with the
         answer as its `result`; an event is returned as it is. Where the policy says raise,
         LowConfidenceError is raised, which `@catch_error` can catch.
@@ -67,7 +91,8 @@ class ConfidenceGate:
         for name, event in (("accept", accept), ("reject", reject)):
             if not (isinstance(event, Event) or _is_event(event)):
                 raise BadRequest(f"{name}={event!r:.80} is no event and no class of events")
-        record = self.tell(ctx, _judged(answer))
+        record = self._judge(answer)
+        _tell(ctx, record)
         decision, value = record.decision, record.confidence.value
         assert decision is not None
         if decision.action == "raise":
@@ -75,6 +100,7 @@ class ConfidenceGate:
         chosen = accept if decision.action == "accept" else reject
         if isinstance(chosen, Event):
             return chosen
+        answer = answer[-1] if isinstance(answer, list) else answer
         if issubclass(chosen, StopEvent):
             return chosen(result=answer, confidence=value, bitcal=record.bitcal())
         return chosen(answer=answer, confidence=value, bitcal=record.bitcal())
@@ -82,14 +108,18 @@ class ConfidenceGate:
     def tell(self, ctx: Context | None, record: Record) -> Record:
         """Judge a record, and put a ConfidenceEvent about it on the stream of `ctx`."""
         record = judged(self.policy, record)
-        decision = record.decision
-        if ctx is not None and decision is not None:
-            told = ConfidenceEvent(
-                confidence=record.confidence.value, action=decision.action, reason=decision.reason,
-                text=record.text, bitcal=record.bitcal(),
-            )  # fmt: skip
-            ctx.write_event_to_stream(told)
+        _tell(ctx, record)
         return record
+
+
+def _tell(ctx: Context | None, record: Record) -> None:
+    decision = record.decision
+    if ctx is not None and decision is not None:
+        told = ConfidenceEvent(
+            confidence=record.confidence.value, action=decision.action, reason=decision.reason,
+            text=record.text, bitcal=record.bitcal(),
+        )  # fmt: skip
+        ctx.write_event_to_stream(told)
 
 
 def gate(

@@ -13,7 +13,10 @@ from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.grading import as_parser
 from bitcal_integrations.request import OPTIONS, make_request
 
-DEFAULTS = ("max_tokens", "temperature", "top_p", "seed", "stop", "task", "parser", "top_logprobs")
+DEFAULTS = (
+    "max_tokens", "temperature", "top_p", "seed", "stop", "task", "parser", "top_logprobs",
+    "early_stop",
+)  # fmt: skip
 ALLOWED = (*OPTIONS, "max_tokens", "features")
 
 
@@ -22,6 +25,11 @@ def check_defaults(given: Mapping[str, Any]) -> None:
     options = options_of(given, {})
     make_request("", **options)
     as_parser(options.get("parser"))
+
+
+def as_saved(early_stop: Any) -> Any:
+    """A plan or a certificate as plain JSON, which a call takes as well; a preset as it is."""
+    return early_stop.to_dict() if hasattr(early_stop, "to_dict") else early_stop
 
 
 def options_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

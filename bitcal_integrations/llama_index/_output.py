@@ -78,6 +78,7 @@ def raw_of(record: Record, text: str, calls: tuple[ToolCall, ...]) -> dict[str, 
         "finish_reason": generation.finish_reason,
         "confidence": bitcal["confidence"],
         "bitcal": bitcal,
+        "record_id": record.id,
     }
 
 

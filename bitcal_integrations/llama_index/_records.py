@@ -49,13 +49,18 @@ def text_of(answer: Any) -> str:
 
 def bitcal_of(answer: Any) -> Mapping[str, Any] | None:
     """The dict under `bitcal`, wherever this kind of answer carries it."""
+    found = _told(answer).get("bitcal")
+    return found if isinstance(found, Mapping) else None
+
+
+def _told(answer: Any) -> Mapping[str, Any]:
+    """What holds the dict under `bitcal`, with the id of its record beside it."""
     for place in ("metadata", "raw"):
         found = getattr(answer, place, None)
         if isinstance(found, Mapping) and isinstance(found.get("bitcal"), Mapping):
-            inner: Mapping[str, Any] = found["bitcal"]
-            return inner
+            return found
     output = getattr(answer, "raw_output", None)
-    return None if output is None else bitcal_of(output)
+    return {} if output is None else _told(output)
 
 
 def record_of(
@@ -80,7 +85,8 @@ def record_of(
     data, text = bitcal_of(answer), text_of(answer)
     used = usage_of(answer)
     if data is not None:
-        return record_of_bitcal(data, text, prompt=prompt, model=model, **used)
+        known = _told(answer).get("record_id")
+        return record_of_bitcal(data, text, prompt=prompt, model=model, record_id=known, **used)
     if isinstance(answer, (ChatResponse, CompletionResponse)) and answer.logprobs:
         return _of_logprobs(
             text, answer.logprobs, used, prompt=prompt, model=model, profile=profile, task=task
@@ -158,7 +164,8 @@ def as_mapping(raw: Any) -> dict[str, Any]:
 def confidence_keys(record: Record, **more: Any) -> dict[str, Any]:
     """What metadata and raw carry of a record: `confidence`, and `bitcal` with `more` in it."""
     told = {name: _counted(value) for name, value in more.items()}
-    return {"confidence": record.confidence.value, "bitcal": {**record.bitcal(), **told}}
+    bitcal = {**record.bitcal(), **told}
+    return {"confidence": record.confidence.value, "bitcal": bitcal, "record_id": record.id}
 
 
 def _counted(about: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
@@ -23,10 +23,28 @@ from bitcal_integrations.chains.trail import Trail
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.llama_index._records import record_of
 from bitcal_integrations.llama_index._responses import Held, ahold, hold
+from bitcal_integrations.llama_index.collector import Collector, collect
 from bitcal_integrations.llama_index.wrap import with_confidence
 from bitcal_integrations.types import Record
 
 StopFn = Callable[[dict[str, Any]], bool]
+
+
+class Count:
+    """The tokens that a collector hears of, step by step: an engine's response does not tell."""
+
+    def __init__(self, heard: Collector | None = None) -> None:
+        self._heard, self._before = heard, 0
+
+    def of(self, heard: Collector) -> None:
+        self._heard = heard
+
+    def told(self, record: Record) -> Record:
+        """The record with the tokens spent since the last one, on its answer and on the way."""
+        answers = [] if self._heard is None else [r.generation for r in self._heard.records]
+        total = sum(answer.n_tokens + answer.probe_tokens for answer in answers)
+        spent, self._before = total - self._before, total
+        return replace(record, generation=replace(record.generation, n_tokens=spent))
 
 
 @dataclass
@@ -57,15 +75,19 @@ class StepTracker(BaseQueryEngine):
         return seen.records
 
     def _query(self, query_bundle: QueryBundle) -> Any:
-        return self._remembered(hold(self._engine.query(query_bundle)))
+        with collect() as heard:
+            held = hold(self._engine.query(query_bundle))
+        return self._remembered(held, Count(heard))
 
     async def _aquery(self, query_bundle: QueryBundle) -> Any:
-        return self._remembered(await ahold(await self._engine.aquery(query_bundle)))
+        with collect() as heard:
+            held = await ahold(await self._engine.aquery(query_bundle))
+        return self._remembered(held, Count(heard))
 
-    def _remembered(self, held: Held) -> Any:
+    def _remembered(self, held: Held, count: Count) -> Any:
         seen = self._seen.get()
         if seen is not None:
-            seen.records.append(record_of(held.whole))
+            seen.records.append(count.told(record_of(held.whole)))
         return held.again(held.whole)
 
     def _get_prompt_modules(self) -> PromptMixinType:
@@ -85,6 +107,9 @@ def make_stop_fn(
     It stops after a step of at least `stop_above` (or accepted by `policy`), after one below
     `stop_below`, and where `stop_fn` says so. Queries under way at once, and one after the other,
     do not see each other's steps. The stock engine asks it even with `early_stopping=False`.
+
+    A StopCertificate as the `policy` keeps its promise where the logged runs were judged by what
+    this engine puts together after so many steps (num_steps=1, 2, ...), not by the steps' answers.
     """
     if not isinstance(tracker, StepTracker):
         raise BadRequest(f"{tracker!r:.80} is no StepTracker: give it the engine, and this the two")
@@ -94,7 +119,7 @@ def make_stop_fn(
         if stop_fn(about):
             return True
         trail = Trail("last", stop_above, stop_below, policy)
-        for record in tracker.under_way()[-1:]:
+        for record in tracker.under_way():
             trail.add(record)
         return trail.verdict() != "go_on"
 

@@ -122,7 +122,8 @@ class ConfidenceAgentMixin(BaseModel):
         if "confidence" not in ended:
             known = isinstance(ended.raw, KNOWN)
             record = record_of(ended.raw) if known else unknown_record(str(ended), reason=A_TOOLS)
-            ended.confidence, ended.bitcal = record.confidence.value, record.bitcal()
+            for name, value in confidence_keys(record).items():
+                setattr(ended, name, value)
         return ended
 
     async def _drafts(self, ctx: AgentContext) -> list[dict[str, Any]]:
@@ -267,5 +268,6 @@ def _told(
     attempts = [Attempt(r.model, r, r.decision).to_dict() for r in records]
     route = {"attempts": attempts, "chosen": chosen, "escalations": len(attempts) - 1}
     keys = confidence_keys(record, route=route)
-    output.confidence, output.bitcal = keys["confidence"], keys["bitcal"]
+    for name, value in keys.items():
+        setattr(output, name, value)
     return output

@@ -3,7 +3,7 @@
 They collect a Record per answer, by query, and give it to a sink; other llms are scored by their
 log-probabilities. They change no answer. What each can do (each line is a test):
 
-| handler                    | hears                      | `raise_below`, `stop_above`      |
+| handler                    | hears                      | raise_below, stop_above, policy  |
 |----------------------------|----------------------------|----------------------------------|
 | ConfidenceCallbackHandler  | llms whose callback        | yes, from the call; a stream     |
 |                            | manager it is in           | after its last token was shown   |
@@ -33,6 +33,7 @@ from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.dispatcher import Dispatcher
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 
+from bitcal_integrations.chains._why import why_hopeless, why_settled
 from bitcal_integrations.chains.records import unknown_record
 from bitcal_integrations.chains.trail import Trail
 from bitcal_integrations.errors import BadRequest, EarlyAnswer, LowConfidenceError
@@ -57,9 +58,14 @@ class ConfidenceCallbackHandler(Hearing, BaseCallbackHandler):
 
     `aggregate` makes one number of a query's answers: minimum, product, mean or last.
     `sink(record)` sees every Record. `raise_below` raises LowConfidenceError at the first answer
-    less sure than that, `stop_above` EarlyAnswer at the first one as sure, out of the call of the
-    llm: it passes through the default synthesizer to whoever asked. `profile` scores other models'
-    answers by their log-probabilities. The last `keep` queries are kept.
+    less sure than that, `stop_above` EarlyAnswer at the first one as sure, `policy` at the first
+    that it accepts, out of the call of the llm: it passes through the default synthesizer to
+    whoever asked. `profile` scores other models' answers by their log-probabilities. The last
+    `keep` queries are kept.
+
+    LoggedRun.of_chain(handler.trail.records, right=...) after each of many labelled queries, each
+    answer of an llm a step, gives the runs from which certify_stop makes a `policy` that ends
+    such queries early with a promise.
     """
 
     def __init__(
@@ -68,13 +74,14 @@ class ConfidenceCallbackHandler(Hearing, BaseCallbackHandler):
         aggregate: str = "minimum",
         raise_below: float | None = None,
         stop_above: float | None = None,
+        policy: Any = None,
         sink: Sink | None = None,
         profile: Profile | None = None,
         task: str = "default",
         keep: int = 1000,
     ) -> None:
         super().__init__([], [])
-        bounds = {"stop_above": stop_above, "stop_below": raise_below}
+        bounds = {"stop_above": stop_above, "stop_below": raise_below, "policy": policy}
         self._heard = Heard(sink, keep, aggregate=aggregate, **bounds)
         self._profile, self._task = profile, task
 
@@ -118,15 +125,10 @@ class ConfidenceCallbackHandler(Hearing, BaseCallbackHandler):
 def end(trail: Trail) -> None:
     """Raise where the latest answer is certain enough, or too uncertain, to go on."""
     verdict, record = trail.verdict(), trail.records[-1]
-    value = record.confidence.value
     if verdict == "settled":
-        raise EarlyAnswer(
-            f"the confidence {value} is at least stop_above={trail.stop_above}", record
-        )
+        raise EarlyAnswer(why_settled(trail), record)
     if verdict == "hopeless":
-        raise LowConfidenceError(
-            f"the confidence {value} is below raise_below={trail.stop_below}", record
-        )
+        raise LowConfidenceError(why_hopeless(trail, "raise_below"), record)
 
 
 class ConfidenceEventHandler(Hearing, BaseEventHandler):
@@ -136,7 +138,7 @@ class ConfidenceEventHandler(Hearing, BaseEventHandler):
     and a stream that is read later still counts for the query that asked it. With `write` it puts
     `confidence` and `bitcal` into the metadata of responses that have none yet: so engines whose
     llm is not ours get them too. The other options are those of ConfidenceCallbackHandler;
-    `raise_below` and `stop_above` are refused, for the dispatcher would swallow the error.
+    `raise_below`, `stop_above` and `policy` are refused: the dispatcher would swallow the error.
     """
 
     _heard: Heard = PrivateAttr()
@@ -153,6 +155,7 @@ class ConfidenceEventHandler(Hearing, BaseEventHandler):
         aggregate: str = "minimum",
         raise_below: float | None = None,
         stop_above: float | None = None,
+        policy: Any = None,
         sink: Sink | None = None,
         profile: Profile | None = None,
         task: str = "default",
@@ -160,10 +163,11 @@ class ConfidenceEventHandler(Hearing, BaseEventHandler):
         write: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in (("raise_below", raise_below), ("stop_above", stop_above)):
+        ends = {"raise_below": raise_below, "stop_above": stop_above, "policy": policy}
+        for name, value in ends.items():
             if value is not None:
                 raise BadRequest(
-                    f"{name}={value!r} cannot be kept: the dispatcher swallows what a handler "
+                    f"{name}={value!r:.80} cannot be kept: the dispatcher swallows what a handler "
                     "raises. ConfidenceCallbackHandler, the gates and the engines can end a query"
                 )
         self._heard = Heard(sink, keep, aggregate=aggregate)

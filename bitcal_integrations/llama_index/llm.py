@@ -41,7 +41,7 @@ from bitcal_integrations.llama_index._model import (
     knows_tools,
     open_model,
 )
-from bitcal_integrations.llama_index._options import DEFAULTS, check_defaults, options_of
+from bitcal_integrations.llama_index._options import DEFAULTS, as_saved, check_defaults, options_of
 from bitcal_integrations.llama_index._output import Chunks, response_of
 from bitcal_integrations.llama_index._tools import Toolbox
 from bitcal_integrations.types import Record, make_request
@@ -52,9 +52,10 @@ class BitCalLLM(Toolbox):
 
     `model` is a hub id, a folder, or a model that `load(...)` gave; a name is loaded with the
     further arguments of `load` (weights, dtype, device, profile, ...), and equal arguments share
-    one model. max_tokens, temperature, top_p, seed, stop, task, parser and top_logprobs are this
-    LLM's defaults, and any option of `model.ask` may be given to a single call; what is left out
-    is as the model has it. A call refuses a keyword that it does not know.
+    one model. max_tokens, temperature, top_p, seed, stop, task, parser, top_logprobs and early_stop
+    (a preset of the profile, a StopPlan or a StopCertificate) are this LLM's defaults, and any
+    option of `model.ask` may be given to a single call; what is left out is as the model has it. A
+    call refuses a keyword that it does not know.
 
     `raw` of a response holds {"text", "usage", "finish_reason", "confidence", "bitcal"};
     `get_confidence(response)` reads it. `pydantic_program_mode` is by default the mode in which
@@ -82,6 +83,11 @@ class BitCalLLM(Toolbox):
     task: str | None = Field(default=None, description="The profile's task.")
     parser: str | None = Field(default=None, description="The answer parser's name.")
     top_logprobs: int | None = Field(default=None, description="Alternatives kept per token.")
+    early_stop: str | dict[str, Any] | None = Field(
+        default=None,
+        repr=False,
+        description="When an answer ends early: a preset, plan, certificate.",
+    )
     is_function_calling_model: bool | None = Field(
         default=None, description="Whether agents give it tools; None: if its template knows them."
     )
@@ -100,6 +106,7 @@ class BitCalLLM(Toolbox):
             )
         if isinstance(fields.get("stop"), str):
             fields["stop"] = [fields["stop"]]
+        fields["early_stop"] = as_saved(fields.get("early_stop"))
         check_defaults({name: fields[name] for name in DEFAULTS if name in fields})
         opened = open_model(model, load_arguments)
         by_name = opened is not model and _is_json(model, load_arguments)

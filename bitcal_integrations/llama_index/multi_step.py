@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
@@ -20,17 +20,20 @@ from llama_index.core.query_engine.multistep_query_engine import MultiStepQueryE
 from llama_index.core.response_synthesizers import BaseSynthesizer, get_response_synthesizer
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
+from bitcal_integrations.chains._why import why_hopeless
 from bitcal_integrations.chains.records import unknown_record
 from bitcal_integrations.chains.trail import Trail
-from bitcal_integrations.decide.policy import apart
+from bitcal_integrations.decide._stop_policy import StopPolicy
 from bitcal_integrations.errors import BadRequest, LowConfidenceError
 from bitcal_integrations.llama_index._records import confidence_keys, joined, record_of, with_keys
 from bitcal_integrations.llama_index._responses import ahold, fill, hold
-from bitcal_integrations.llama_index._tracker import StepTracker, make_stop_fn
+from bitcal_integrations.llama_index._tracker import Count, StepTracker, make_stop_fn
 from bitcal_integrations.llama_index.collector import collect, start_call
 from bitcal_integrations.llama_index.wrap import UNREAD, with_confidence
+from bitcal_integrations.types import Record
 
 StopFn = Callable[[dict[str, Any]], bool]
+Log: TypeAlias = Callable[[str, Sequence[Record]], Any]
 
 ANSWER_WITH = ("synthesizer", "step")
 
@@ -44,6 +47,7 @@ class _Steps:
     def __init__(self, bundle: QueryBundle, trail: Trail) -> None:
         self.bundle, self.trail = bundle, trail
         self.said: list[tuple[str, Any]] = []
+        self.count = Count()
         self.stopped = ""
         self.call = start_call()
 
@@ -78,6 +82,11 @@ class ConfidenceMultiStepQueryEngine(MultiStepQueryEngine):
     asks for the whole answer, `answer_with="step"` gives the answer of the step that settled it,
     with that step's confidence, and saves the call that puts the steps together.
 
+    A rule with a promise comes from logged runs: with `log`, which needs answer_with="step" too,
+    no confidence ends the steps, and log(question, records) gets the Record of each and of the
+    answer. LoggedRun.of_chain(records, right, right_at) of many, through certify_stop(runs), gives
+    the certificate that `policy` takes; `fallback_query_engine` gets what it gives up.
+
     The answer's confidence is the `aggregate` over the steps and the call that put them together,
     None while one is unknown. Metadata keeps the nodes' and `sub_qa`, whose pairs of a question and
     a Response are the stock engine's and no JSON, as the rest is; `bitcal["trail"]` has every step,
@@ -102,6 +111,7 @@ class ConfidenceMultiStepQueryEngine(MultiStepQueryEngine):
         fallback_query_engine: BaseQueryEngine | None = None,
         answer_with: str = "synthesizer",
         llm: LLM | None = None,
+        log: Log | None = None,
     ) -> None:
         if answer_with not in ANSWER_WITH:
             raise BadRequest(f"answer_with={answer_with!r} is not one of {', '.join(ANSWER_WITH)}")
@@ -116,14 +126,25 @@ class ConfidenceMultiStepQueryEngine(MultiStepQueryEngine):
         )  # fmt: skip
         self._by_step = answer_with == "step"
         self._trail: Callable[[], Trail] = lambda: Trail(aggregate, stop_above, stop_below, policy)
-        self._trail()  # refuses wrong arguments now, not at the first question
+        self._log = log
+        self._check(self._trail())  # refuses wrong arguments now, not at the first question
         self._fallback = fallback_query_engine and with_confidence(fallback_query_engine)
         self._together = with_confidence(_Together(response_synthesizer))
+
+    def _check(self, trail: Trail) -> None:
+        if self._log is not None and not callable(self._log):
+            raise BadRequest(f"log={self._log!r:.80} must be a callable (question, records)")
+        if not self._by_step and (self._log is not None or isinstance(trail.policy, StopPolicy)):
+            raise BadRequest(
+                "log= and a StopCertificate speak of the answers of single steps, so they need "
+                "answer_with='step'"
+            )
 
     def _query(self, query_bundle: QueryBundle) -> Any:
         asked: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}
         with self.callback_manager.event(CBEventType.QUERY, payload=asked) as event:
-            with _Steps(query_bundle, self._trail()) as steps, collect(hide=True):
+            with _Steps(query_bundle, self._trail()) as steps, collect(hide=True) as heard:
+                steps.count.of(heard)
                 while self._goes_on(steps):
                     bundle = self._combine_queries(query_bundle, steps.reasoning)
                     if self._goes_to(steps, bundle):
@@ -141,7 +162,8 @@ class ConfidenceMultiStepQueryEngine(MultiStepQueryEngine):
     async def _aquery(self, query_bundle: QueryBundle) -> Any:
         asked: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}
         with self.callback_manager.event(CBEventType.QUERY, payload=asked) as event:
-            with _Steps(query_bundle, self._trail()) as steps, collect(hide=True):
+            with _Steps(query_bundle, self._trail()) as steps, collect(hide=True) as heard:
+                steps.count.of(heard)
                 while self._goes_on(steps):
                     bundle = await self._acombine_queries(query_bundle, steps.reasoning)
                     if self._goes_to(steps, bundle):
@@ -185,9 +207,10 @@ class ConfidenceMultiStepQueryEngine(MultiStepQueryEngine):
 
     def _take(self, steps: _Steps, bundle: QueryBundle, response: Any) -> None:
         steps.said.append((bundle.query_str, response))
-        steps.trail.add(record_of(response, prompt=bundle.query_str), bundle.query_str)
+        record = steps.count.told(record_of(response, prompt=bundle.query_str))
+        steps.trail.add(record, bundle.query_str)
         verdict = steps.trail.verdict()
-        if self._early_stopping and verdict != "go_on":
+        if self._early_stopping and self._log is None and verdict != "go_on":
             steps.stopped = verdict
 
     def _is_answered(self, steps: _Steps) -> bool:
@@ -197,9 +220,8 @@ class ConfidenceMultiStepQueryEngine(MultiStepQueryEngine):
         """Who gets the question when the steps are given up, or the error that says: nobody."""
         if self._fallback is not None:
             return self._fallback
-        last, bound = steps.trail.records[-1], steps.trail.stop_below or 0.0
-        left, right = apart(last.confidence.value or 0.0, bound)
-        raise LowConfidenceError(f"step {len(steps.said)} is hopeless: {left} < {right}", last)
+        why = f"step {len(steps.said)} is given up: {why_hopeless(steps.trail)}"
+        raise LowConfidenceError(why, steps.trail.records[-1])
 
     def _final(self, steps: _Steps, response: Any) -> Any:
         unread = unknown_record("", reason=UNREAD)
@@ -215,8 +237,10 @@ class ConfidenceMultiStepQueryEngine(MultiStepQueryEngine):
         record = record_of(whole, prompt=steps.bundle.query_str)
         # A fallback's answer, and that of one step, has no part in the (other) steps.
         if steps.stopped != "hopeless" and not self._is_answered(steps):
-            steps.trail.add(record, "answer")
+            steps.trail.add(steps.count.told(record), "answer")
             record = joined(record, steps.trail)
+        if self._log is not None:
+            self._log(steps.bundle.query_str, steps.trail.records)
         steps.call.end(record)
         full = with_keys(whole, record, trail=self._about(steps))
         full.metadata["sub_qa"] = steps.said

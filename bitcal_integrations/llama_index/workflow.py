@@ -242,7 +242,8 @@ def _ask_llm(llm: LLM) -> Callable[[str], Awaitable[Response]]:
     async def ask(question: str) -> Response:
         answer = await llm.acomplete(question)
         raw = as_mapping(answer.raw)
-        kept: dict[str, Any] = {k: raw[k] for k in ("confidence", "bitcal") if k in raw}
+        keys = ("confidence", "bitcal", "record_id")
+        kept: dict[str, Any] = {key: raw[key] for key in keys if key in raw}
         return Response(answer.text, metadata=kept or confidence_keys(record_of(answer)))
 
     return ask

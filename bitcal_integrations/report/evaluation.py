@@ -170,13 +170,52 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """The rows that an early stop ended at one level, or that came to their own end under one.
+
+    `tokens` is their mean, trial answers included.
+    """
+
+    name: str
+    rows: int
+    right: int
+    wrong: int
+    unjudged: int
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Stops:
+    """What ending early did, over the rows that a stop was in force for.
+
+    `tokens` were spent on them, of which `probe_tokens` on trial answers and whatever else was
+    asked beside the answer. `saved` tokens, the `share` of what the full runs would have taken,
+    are expected by the promises of the `promised` rows that have one; None without any. `promises`
+    are the different ones that were in force: max_loss, delta, n, kind, label_source.
+    """
+
+    ended: tuple[Ended, ...]
+    tokens: int
+    probe_tokens: int
+    promised: int
+    saved: int | None
+    share: float | None
+    promises: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.ended)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """All numbers of one report.
 
     `claim` is what a confidence is the probability of: "is right", or "agrees with NAME" where a
     teacher's answers stood in for labels. `change` is the Brier score of the calibrated minus that
     of the raw score, row by row on the same rows, and `gain` the calibrated minus the base rate's.
-    `width` is the mean width of the stated intervals; `reasons` counts why confidence is unknown.
+    `width` is the mean width of the stated intervals; `reasons` counts why confidence is unknown;
+    `stops` is None where nothing could end early.
     """
 
     title: str
@@ -197,6 +236,7 @@ class Evaluation:
     shifted: int
     seed: int
     profile: Mapping[str, str] = field(default_factory=dict)
+    stops: Stops | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values."""

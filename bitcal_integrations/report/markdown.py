@@ -16,6 +16,7 @@ from bitcal_integrations.report.words import (
     overview,
     percent,
     promise,
+    saving,
     wording,
 )
 
@@ -27,7 +28,8 @@ def draw_markdown(evaluation: Evaluation) -> str:
     """The whole text."""
     e = evaluation
     parts = [f"# {plain(e.title)}", plain(overview(e)), *_headline(e), *_promises(e)]
-    parts += [*_reliability(e), *_breakdowns(e), *_wrong(e), *_unknown(e), *_claims(e)]
+    parts += [*_reliability(e), *_stops(e), *_breakdowns(e), *_wrong(e), *_unknown(e)]
+    parts += _claims(e)
     if e.profile:
         parts += ["## The profile", _bullets([f"{k}: {v}" for k, v in e.profile.items()])]
     return "\n\n".join(parts) + "\n"
@@ -85,6 +87,13 @@ def _reliability(e: Evaluation) -> list[str]:
         parts += [f"### {view.name.capitalize()}",
                   _table(("confidence", "answers", "mean", share), rows)]  # fmt: skip
     return ["## Does the confidence come true?", *parts] if parts else []
+
+
+def _stops(e: Evaluation) -> list[str]:
+    if e.stops is None:
+        return []
+    said = [plain(text) for text in saving(e.stops)]
+    return ["## What was saved by ending early?", *said, _table(*tables.stops(e.stops, e))]
 
 
 def _breakdowns(e: Evaluation) -> list[str]:

@@ -21,6 +21,7 @@ from bitcal_integrations.report.words import (
     overview,
     percent,
     promise,
+    saving,
     wording,
 )
 
@@ -34,6 +35,7 @@ def draw_html(evaluation: Evaluation) -> str:
     sections = [
         _headline(e),
         _charts(e),
+        _stops(e),
         _breakdowns(e),
         _wrong(e),
         _unknown(e),
@@ -117,6 +119,17 @@ def _charts(e: Evaluation) -> str:
                         "note"),
         ),
     ])  # fmt: skip
+
+
+def _stops(e: Evaluation) -> str:
+    if e.stops is None:
+        return ""
+    head, rows = tables.stops(e.stops, e)
+    return m.section(
+        "What was saved by ending early?",
+        "".join(map(m.paragraph, saving(e.stops))),
+        m.table(head, rows, "How the answers ended that could end early", stack=True),
+    )
 
 
 def _breakdowns(e: Evaluation) -> str:

@@ -18,6 +18,7 @@ from bitcal_integrations import metrics
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.report import _curves, _rows
 from bitcal_integrations.report._slices import breakdowns
+from bitcal_integrations.report._stops import stops
 from bitcal_integrations.report.evaluation import (
     BASE,
     CALIBRATED,
@@ -74,6 +75,7 @@ def prepare_evaluation(
         shifted=sum(_rows.known(r) and r.confidence.reason.startswith("shifted") for r in kept),
         seed=seed,
         profile=_rows.facts(summary),
+        stops=stops(kept),
     )
 
 

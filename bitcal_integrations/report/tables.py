@@ -10,6 +10,7 @@ from bitcal_integrations.report.evaluation import (
     Estimate,
     Evaluation,
     Slice,
+    Stops,
     WrongAnswer,
 )
 from bitcal_integrations.report.words import count, fixed, interval, percent, wording
@@ -103,6 +104,16 @@ def reasons(e: Evaluation) -> Table:
     head = ("why the confidence is unknown", "answers", words.right, words.wrong, "unjudged")
     rows: list[Sequence[Cell]] = [
         (t.name, *map(count, (t.rows, t.right, t.wrong, t.unjudged))) for t in e.reasons
+    ]
+    return head, rows
+
+
+def stops(s: Stops, e: Evaluation) -> Table:
+    words = wording(e.claim)
+    head = ("ended", "answers", words.right, words.wrong, "unjudged", "mean tokens")
+    rows: list[Sequence[Cell]] = [
+        (p.name, *map(count, (p.rows, p.right, p.wrong, p.unjudged)), fixed(p.tokens, 1))
+        for p in s.ended
     ]
     return head, rows
 

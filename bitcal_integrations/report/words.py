@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bitcal_integrations.report.evaluation import CALIBRATED, Estimate, Evaluation, Promise
+from bitcal_integrations.report.evaluation import (
+    CALIBRATED,
+    Estimate,
+    Evaluation,
+    Promise,
+    Stops,
+)
 
 UNKNOWN = "–"
 
@@ -226,6 +232,39 @@ def _observed(p: Promise) -> str:
             " That is clearly more than promised: these answers may be unlike the certified ones."
         )
     return text
+
+
+def saving(s: Stops) -> list[str]:
+    """What ending early has cost and saved, in sentences."""
+    early = sum(part.rows for part in s.ended if part.name in ("settled", "hopeless"))
+    said = [
+        f"Of {count(s.rows, 'answer')} that could end early, {count(early)} did. All "
+        f"{count(s.rows)} took {count(s.tokens, 'token')}, {count(s.probe_tokens)} of them for "
+        "trial answers and whatever else was asked beside the answers.",
+        *map(_kept_promise, s.promises),
+    ]
+    if s.saved is None:
+        return [*said, "How much was saved is not known: no plan here comes with a promise."]
+    some = "" if s.promised == s.rows else f", for the {count(s.promised)} with a promise"
+    more = "fewer" if s.saved >= 0 else "more"
+    said.append(
+        f"By what the certificate measured, that is about {count(abs(s.saved), 'token')} {more} "
+        f"({percent(abs(s.share or 0.0))}) than to the full length{some}: an expectation, since "
+        "how long an ended answer would have become is not known."
+    )
+    return said
+
+
+def _kept_promise(promise: Mapping[str, Any]) -> str:
+    """What a plan in force promises of every level at which it ends answers."""
+    source = promise.get("label_source") or "labels"
+    right = "right" if source == "labels" else f"in agreement with the {source}"
+    loss = f"spoils, or gives up, an answer that was {right} at full length"
+    loss = "changes the answer" if promise.get("kind") == "changed" else loss
+    return (
+        f"Promised: with probability {level(1 - promise['delta'])} or more, ending early {loss} in "
+        f"at most {level(promise['max_loss'])} of the answers (n = {count(promise['n'])})."
+    )
 
 
 def claims(e: Evaluation) -> tuple[list[str], list[str]]:

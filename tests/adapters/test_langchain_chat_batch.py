@@ -64,16 +64,27 @@ def texts(messages: list[Any]) -> list[str]:
     return [getattr(m, "text", m) for m in messages]
 
 
-def pool_threads() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+@pytest.fixture
+def new_threads() -> Callable[[], set[threading.Thread]]:
+    """The threads begun since; LangChain keeps some of its own for as long as the process runs."""
+    before = set(threading.enumerate())
+    return lambda: set(threading.enumerate()) - before
+
+
+async def ended(tasks: set[asyncio.Task[Any]]) -> bool:
+    """Whether these tasks end by themselves: a prompt that a helper thread is just handing in is
+    taken back once it is there."""
+    return not tasks or not (await asyncio.wait(tasks, timeout=30))[1]
 
 
 @pytest.mark.parametrize("kind", [ChatBitCal, BitCalLLM])
-def test_a_batch_is_one_call_of_the_model(kind: Any) -> None:
+def test_a_batch_is_one_call_of_the_model(
+    kind: Any, new_threads: Callable[[], set[threading.Thread]]
+) -> None:
     model = Lists()
     assert texts(kind(model=model).batch(QUESTIONS)) == [f"Answer {i}" for i in range(20)]
     assert model.sizes == [20]
-    assert not pool_threads()
+    assert not new_threads()
 
 
 @pytest.mark.parametrize("kind", [ChatBitCal, BitCalLLM])
@@ -125,15 +136,17 @@ async def test_one_failure_stays_one(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [ChatBitCal, BitCalLLM])
-async def test_a_failure_is_raised_and_leaves_nothing(kind: Any) -> None:
+async def test_a_failure_is_raised_and_leaves_nothing(
+    kind: Any, new_threads: Callable[[], set[threading.Thread]]
+) -> None:
     chat = kind(model=Lists(_seventh))
     with pytest.raises(BadRequest, match="the seventh"):
         chat.batch(QUESTIONS)
-    assert not pool_threads()
+    assert not new_threads()
     tasks = asyncio.all_tasks()
     with pytest.raises(BadRequest, match="the seventh"):
         await chat.abatch(QUESTIONS)
-    assert asyncio.all_tasks() == tasks
+    assert await ended(asyncio.all_tasks() - tasks)
 
 
 def test_a_prompt_that_cannot_be_sent_fails_alone() -> None:
@@ -145,12 +158,14 @@ def test_a_prompt_that_cannot_be_sent_fails_alone() -> None:
     assert isinstance(answers[2], BadRequest)
 
 
-def test_an_interrupt_ends_the_batch_and_every_thread() -> None:
+def test_an_interrupt_ends_the_batch_and_every_thread(
+    new_threads: Callable[[], set[threading.Thread]],
+) -> None:
     model, runs = Lists(), Runs()
     model.interrupt = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         ChatBitCal(model=model).batch(QUESTIONS, {"callbacks": [runs]})
-    assert not pool_threads()
+    assert not new_threads()
     assert len(runs.failed) == 20
     assert all(isinstance(error, EngineError) for error in runs.failed)
     model.interrupt = None

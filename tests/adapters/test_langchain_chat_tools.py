@@ -70,6 +70,8 @@ def test_a_call_and_its_confidence(chat: ChatBitCal) -> None:
     assert set(told["fields"]) == {"a", "b"}
     streamed = total(chat.bind_tools([add]).stream("What is 1 + 2?"))
     assert streamed.tool_calls == message.tool_calls
+    ids = [m.response_metadata.pop("record_id") for m in (streamed, message)]
+    assert ids[0] != ids[1]
     assert streamed.response_metadata == message.response_metadata
 
 
@@ -154,6 +156,29 @@ def test_structured_output(chat: ChatBitCal, method: str) -> None:
     assert set(fields) == {"name", "age", "tags[0]", "tags[1]"}
     assert all(0.9 < confidence < 1 for confidence in fields.values())
     assert chat.with_structured_output(Person, method=method).invoke("Describe Ann.") == ANN
+
+
+def test_a_schema_without_a_title_may_be_called() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    said = '<tool_call>{"name":"answer","arguments":{"n":3}}</tool_call>'
+    with scripted_model({"How many?": said}, max_new_tokens=60) as model:
+        chat = ChatBitCal(model=model)
+        structured = chat.with_structured_output(schema, method="function_calling")
+        assert structured.invoke("How many?") == {"n": 3}
+    with pytest.raises(BadRequest, match=r"'array'.*is not allowed with function_calling"):
+        chat.with_structured_output({"type": "array"}, method="function_calling")
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize("schema", [{"a": 1}, 3])
+def test_what_is_no_schema_is_refused(chat: ChatBitCal, schema: Any, method: str) -> None:
+    with pytest.raises(BadRequest, match="is not allowed: it must be a function"):
+        chat.with_structured_output(schema, method=method)
+
+
+def test_a_tool_needs_a_name(chat: ChatBitCal) -> None:
+    with pytest.raises(BadRequest, match=r"'type': 'object'.* a JSON schema with a 'title'"):
+        chat.bind_tools([{"type": "object", "properties": {}}])
 
 
 def test_json_mode_without_a_schema(chat: ChatBitCal) -> None:

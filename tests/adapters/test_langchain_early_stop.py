@@ -94,7 +94,9 @@ async def test_a_hopeless_step_gives_up_towards_the_fallback() -> None:
 
 def test_without_a_fallback_it_raises() -> None:
     chain = early_stop_chain(steps_of(0.5, 0.1), stop_below=0.2)
-    with pytest.raises(LowConfidenceError, match=r"'step1' gave a confidence of 0\.1") as caught:
+    with pytest.raises(
+        LowConfidenceError, match=r"'step1': the confidence 0\.1 is below"
+    ) as caught:
         chain.invoke("q")
     assert caught.value.record.text == "word 1"
 

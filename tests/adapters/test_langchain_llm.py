@@ -54,7 +54,9 @@ class Sees(BaseCallbackHandler):
 
 
 def plain(generation: Generation) -> tuple[str, Any]:
-    return generation.text, generation.generation_info
+    info = generation.generation_info or {}
+    assert info["record_id"]  # another for each answer
+    return generation.text, {key: value for key, value in info.items() if key != "record_id"}
 
 
 def test_the_expected_is_the_models_own(tiny: CalibratedModel, expected: list[Generation]) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableGenerator
+from langchain_core.runnables.utils import AddableDict
 from lc_chain_help import (
     Scripted,
     added,
@@ -20,6 +21,7 @@ from lc_chain_help import (
 
 from bitcal_integrations.decide import as_policy
 from bitcal_integrations.errors import EngineError, LowConfidenceError
+from bitcal_integrations.langchain.confidence import message_in
 from bitcal_integrations.langchain.handler import ConfidenceCallbackHandler
 from bitcal_integrations.langchain.router import ConfidenceRouter
 
@@ -155,3 +157,72 @@ def test_an_early_answer_ends_a_live_stream_with_its_confidence(small) -> None:
     chunks = list(router.stream("easy?", {"callbacks": [handler]}))
     assert added(chunks).text == "small: easy?"
     assert added(chunks).response_metadata["bitcal"]["route"]["chosen"] == 0
+
+
+# ---- the route is in every kind of chunk that has a place for it -------------------------------
+
+
+def chunk(text: str, confidence: float | None = None) -> AIMessageChunk:
+    metadata = {} if confidence is None else {"bitcal": bitcal(confidence)}
+    return AIMessageChunk(content=text, response_metadata=metadata)
+
+
+def raw_parts(inputs: Any) -> Iterator[Any]:
+    """A structured output with its message, as LangChain streams it."""
+    yield AddableDict(raw=chunk("one "))
+    yield AddableDict(raw=chunk("two", 0.5))
+    yield AddableDict(parsed=2)
+
+
+def mute_raw_parts(inputs: Any) -> Iterator[Any]:
+    yield AddableDict(raw=chunk("one "))
+    yield AddableDict(raw=chunk("two"))
+    yield AddableDict(parsed=2)
+
+
+def states(inputs: Any) -> Iterator[Any]:
+    yield {"messages": ["q"]}
+    yield {"messages": ["q", AIMessage("one two", response_metadata={"bitcal": bitcal(0.5)})]}
+
+
+def whole(inputs: Any) -> Iterator[Any]:
+    yield AIMessage("one two", response_metadata={"bitcal": bitcal(0.5)})
+
+
+def bitcals(chunks: list[Any]) -> list[Any]:
+    messages = [c if isinstance(c, AIMessage) else message_in(c) for c in chunks]
+    found = [m.response_metadata.get("bitcal") for m in messages if m is not None]
+    return [told for told in found if told is not None]
+
+
+@pytest.mark.parametrize("on_exhausted", ["best", "last"])
+@pytest.mark.parametrize("stream", [raw_parts, mute_raw_parts, states, whole])
+async def test_the_route_is_told_in_chunks_of_every_kind(stream, on_exhausted) -> None:
+    async def asynchronous(inputs: Any) -> Any:
+        for part in stream(inputs):
+            yield part
+
+    inner = RunnableGenerator(stream, asynchronous)
+    router = ConfidenceRouter(inner, [], min_confidence=0.7, on_exhausted=on_exhausted)
+    for chunks in (list(router.stream("q")), [c async for c in router.astream("q")]):
+        (told,) = bitcals(chunks)
+        assert told["route"]["chosen"] == 0
+        assert told["confidence"] == (None if stream is mute_raw_parts else 0.5)
+    if stream in (raw_parts, mute_raw_parts):
+        assert added(chunks)["raw"].text == "one two"
+        assert added(chunks)["parsed"] == 2
+
+
+def test_parts_of_a_dict_are_shown_live(small) -> None:
+    read: list[str] = []
+
+    def words(inputs: Any) -> Iterator[Any]:
+        for part in raw_parts(inputs):
+            read.append(next(iter(part)))
+            yield part
+
+    router = ConfidenceRouter(
+        small, [RunnableGenerator(words)], min_confidence=0.7, on_exhausted="last"
+    )
+    assert next(router.stream("hard?"))["raw"].text == "one "
+    assert read == ["raw"]

@@ -59,6 +59,7 @@ class TestRaw:
             "finish_reason": "stop",
             "confidence": 0.9,
             "bitcal": record.bitcal(),
+            "record_id": last.raw["record_id"],
         }
         assert last.additional_kwargs == {}
 
@@ -191,6 +192,8 @@ class TestAtOnce:
             again = await llm.acomplete_batch(prompts, max_tokens=8)
         assert calls == [3, 3]
         assert [r.text for r in found] == [TABLE[p][0] for p in prompts]
+        ids = {r.raw.pop("record_id") for r in (*found, *again)}
+        assert len(ids) == 6
         assert [r.raw for r in again] == [r.raw for r in found]
         assert (handler.started, handler.ended, len(collector.records)) == (6, 6, 6)
         assert len([e for e in seen.seen if "CompletionEnd" in type(e).__name__]) == 6

@@ -11,8 +11,8 @@ import pytest
 
 from bitcal_integrations import CalibratedModel
 from bitcal_integrations.chains import record_of_logprobs
-from bitcal_integrations.chains._scored import spread
 from bitcal_integrations.chains.records import NO_LOGPROBS
+from bitcal_integrations.engines._remote_scored import spread
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.features import NO_PROFILE
 from bitcal_integrations.profile import Profile

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from bitcal_integrations.chains._spelling import Place, ranges
+from bitcal_integrations.engines._remote_spelling import Place, ranges
 
 
 def spans(places: list[Place | None]) -> list[tuple[int, int] | None]:
