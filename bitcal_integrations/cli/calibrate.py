@@ -17,6 +17,7 @@ from bitcal_integrations.cli._labelled import (
     Task,
 )
 from bitcal_integrations.cli._options import Device, Dtype, Model, Weights, weights_of
+from bitcal_integrations.cli._server import Api, Budgeted, InFlight, Served
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,16 +91,23 @@ def calibrate(
     max_new_tokens: MaxTokens = None,
     answers: Answers = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.")] = 0,
+    served: Served = None,
+    api: Api = None,
+    in_flight: InFlight = None,
+    budget: Budgeted = None,
 ) -> None:
-    """Measure a model on labelled examples and write its profile.
+    """Measure a model, or a server's (http://HOST/v1), on labelled examples; write its profile.
 
     With --from, a profile is carried over to this model by a few labels, all of which go into an
     offset, or by prompts alone; it certifies nothing.
     """
     from bitcal_integrations.cli._labelled import writable
+    from bitcal_integrations.cli._server import server_arguments
     from bitcal_integrations.cli._show import console, progress
     from bitcal_integrations.model import load
 
+    remote = server_arguments(model, served, api, in_flight, budget)
+    _check_budget(budget, answers)
     path = writable(out or _beside(model))
     given: dict[str, Any] = {
         "grader": grader, "task": task, "answers": answers, "parser": parser,
@@ -117,7 +125,7 @@ def calibrate(
         given["progress"] = report
         loaded = load(
             model, weights=weights_of(weights), dtype=dtype, device=device, profile=None,
-            progress=report,
+            progress=report, **remote,
         )  # fmt: skip
         with loaded:
             if from_ is None:
@@ -152,6 +160,16 @@ def _check(from_: str | None, no_labels: bool, source: str | None, given: Any) -
             option = "max-error" if name == "max_errors" else name.replace("_", "-")
             why = "no label is used" if name == "group_id" else "nothing is fitted anew"
             raise BadRequest(f"--{option} is not allowed here: with --from {why}")
+
+
+def _check_budget(budget: str | None, answers: str | None) -> None:
+    """Refuse to spend a budget on answers that are kept nowhere."""
+    from bitcal_integrations.errors import BadRequest
+
+    if budget is not None and answers is None:
+        raise BadRequest(
+            "--budget needs --answers FILE, where the answers are kept: the run goes on from it"
+        )
 
 
 def _check_numbers(path: Path, fitting: Mapping[str, Any]) -> None:
