@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bitcal_integrations.asker import Asker
+from bitcal_integrations.asker import SWAPPING, Asker
 from bitcal_integrations.assess import Assessor, find_profile
 from bitcal_integrations.engines import _ticket as tickets
+from bitcal_integrations.engines import remote
 from bitcal_integrations.errors import BadRequest, BitcalError, SaveError
 from bitcal_integrations.profile import FILE_NAME, Profile
 from bitcal_integrations.types import make_request
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 
 def load(
-    model: Any = "bitcal-tiny",
+    source: Any = "bitcal-tiny",
+    /,
     *,
+    model: Any = None,
     weights: Any = "auto",
     dtype: str = "auto",
     device: str = "auto",
@@ -34,7 +37,7 @@ def load(
     exclude: str | Sequence[str] = "*lm_head",
     trust_remote_code: bool = False,
     profile: str | os.PathLike[str] | Profile | None = "auto",
-    repair: str | None = None,
+    repair: Any = None,
     strict: bool = False,
     deterministic: bool = False,
     max_batch: int | None = None,
@@ -43,15 +46,26 @@ def load(
     progress: Callable[[int, int, str], None] | None = None,
     **defaults: Any,
 ) -> CalibratedModel:
-    """A model ready to answer: a hub id, a local folder, a folder saved by us, or an object.
+    """A model ready to answer: a hub id, a local folder, a folder saved by us, an object (which
+    may also be given as `model=`), or a server, http://..., which serves it under the name `model`.
 
     `weights` is qint8, qint4, qint2, qfloat8, None, "auto" (as stored), or a {pattern: type} plan,
-    in which later patterns win, so the general one comes first. `profile` is "auto" (beside the
+    in which later patterns win, so the general one comes first. `repair="data-free"` betters qint4
+    and qint2 weights while they are made, from the float ones. `profile` is "auto" (beside the
     weights, or in the package), None, a path or a Profile; `strict` refuses a model without one.
     `deterministic` answers one request at a time in float32, bit-equal from run to run. `system`
     and every option of `ask` (temperature, parser, ...) may be given here as this model's default.
+    A server takes no option about weights; its own (api, top_logprobs, max_in_flight, timeout,
+    max_retries, api_key_env, budget) are those of `engines.remote.connect`.
     """
-    _check_load(repair, max_batch, max_queue, kv_bytes)
+    if remote.is_url(source):
+        held = {"weights": weights, "dtype": dtype, "device": device, "exclude": exclude,
+                "revision": revision, "tokenizer": tokenizer, "repair": repair,
+                "max_batch": max_batch, "kv_bytes": kv_bytes, "deterministic": deterministic,
+                "trust_remote_code": trust_remote_code}  # fmt: skip
+        return _served(source, model, (held, max_queue, defaults), profile, strict)
+    model = _the_one(source, model)
+    _check_load(max_batch, max_queue, kv_bytes)
     if deterministic and max_batch not in (None, 1):
         raise BadRequest(f"deterministic=True answers one by one, not max_batch={max_batch}")
     system, defaults = _check_defaults(defaults)
@@ -60,16 +74,10 @@ def load(
     from bitcal_integrations.quantize.weights import load_weights
 
     loaded = load_weights(
-        model,
-        weights=weights,
-        dtype="float32" if deterministic and dtype == "auto" else dtype,
-        device=device,
-        revision=revision,
-        tokenizer=tokenizer,
-        exclude=exclude,
-        trust_remote_code=trust_remote_code,
-        progress=progress,
-    )
+        model, weights=weights, dtype="float32" if deterministic and dtype == "auto" else dtype,
+        device=device, revision=revision, tokenizer=tokenizer, exclude=exclude,
+        trust_remote_code=trust_remote_code, progress=progress, repair=repair,
+    )  # fmt: skip
     if deterministic and loaded.dtype != "float32":
         raise BadRequest(f"deterministic=True needs dtype float32, not {loaded.dtype!r}")
     chosen = find_profile(profile, model, loaded.weights, loaded.dtype)
@@ -86,6 +94,30 @@ def load(
     )
 
 
+def _served(url: str, name: Any, given: Any, profile: Any, strict: bool) -> CalibratedModel:
+    """The model behind a server; it has no folder where a profile could lie."""
+    own = remote.own_options(*given)
+    system, defaults = _check_defaults(given[-1])
+    chosen = find_profile(None if profile == "auto" else profile, None, {}, "")
+    engine = remote.connect(url, name, **own)
+    try:
+        assessor = Assessor(chosen, engine.parts, strict)
+    except BitcalError:
+        engine.close()
+        raise
+    return CalibratedModel(engine, engine.name, system=system, defaults=defaults, assessor=assessor)
+
+
+def _the_one(source: Any, model: Any) -> Any:
+    """What is to be loaded; a name of a server's model means nothing without the server."""
+    if model is not None and source != "bitcal-tiny":
+        raise BadRequest(
+            f"model={model!r:.60} is not allowed beside {source!r:.60}: it is the name of a "
+            "server's model, load('http://...', model=NAME), or stands alone"
+        )
+    return source if model is None else model
+
+
 def fingerprint_parts(loaded: LoadedWeights) -> dict[str, Any]:
     """What identifies a model's behaviour: its weights, the engine and the chat template."""
     template = getattr(loaded.tokenizer, "chat_template", None)
@@ -93,9 +125,7 @@ def fingerprint_parts(loaded: LoadedWeights) -> dict[str, Any]:
     return {**loaded.parts, "engine": "local", "template": digest}
 
 
-def _check_load(repair: Any, *positive: int | None) -> None:
-    if repair is not None:
-        raise BadRequest(f"repair={repair!r} is not allowed: this version knows only None")
+def _check_load(*positive: int | None) -> None:
     for name, value in zip(("max_batch", "max_queue", "kv_bytes"), positive, strict=True):
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int) or value < 1
@@ -141,7 +171,8 @@ class CalibratedModel(Asker):
         if profile == "auto":
             raise BadRequest("profile='auto' is for load: here it is a path, a Profile or None")
         chosen = find_profile(profile, None, {}, "")
-        self._assessor = Assessor(chosen, self.fingerprint_parts, strict)
+        with SWAPPING:
+            self._assessor = Assessor(chosen, self.fingerprint_parts, strict)
 
     def without_profile(self) -> CalibratedModel:
         """The same engine, answering without a profile; closing either closes both."""
@@ -173,7 +204,14 @@ class CalibratedModel(Asker):
     @property
     def fingerprint_parts(self) -> dict[str, Any]:
         """What identifies this model's behaviour: checkpoint, weight types, dtype, template."""
-        return fingerprint_parts(self._loaded) if self._loaded else {"model": self.name}
+        if self._loaded is not None:
+            return fingerprint_parts(self._loaded)
+        return dict(getattr(self._engine, "parts", None) or {"model": self.name})
+
+    @property
+    def scores(self) -> str:
+        """What its entropies are over: the "full" vocabulary, or the "top_k" of a server."""
+        return str(getattr(self._engine, "scores", "full"))
 
     def report(self) -> dict[str, Any]:
         """Where it came from, its weights and dtype with the reason, and how it batches."""
@@ -185,6 +223,8 @@ class CalibratedModel(Asker):
                 "dtype": self._loaded.dtype,
                 "dtype_reason": self._loaded.dtype_reason,
                 "device": self._loaded.device,
+                "repair": self._loaded.parts.get("repair"),
+                "repaired": self._loaded.repaired,
             }
         return {**out, **self._engine.report()}
 

@@ -24,9 +24,9 @@ PACKAGE = "bitcal_integrations"
 # The order of the journey; what is not named here comes after, by name.
 STAGES = (
     "__init__ __main__ lazy request types errors compat registry grading metrics quantize "
-    "decode engines signals features calibrators decide canary profile assess asker toolcalls "
-    "model shared dataset kept answered fitted fit recalibrate study repair chains langchain "
-    "llama_index monitor report testing tiny bench cli"
+    "decode engines signals features calibrators decide canary profile assess budget asker "
+    "toolcalls model shared voting dataset kept answered fitted fit recalibrate stopping study "
+    "repair chains langchain llama_index monitor report testing tiny bench cli"
 ).split()
 
 PURPOSES = {
@@ -121,7 +121,7 @@ def purpose(path: Path) -> str:
 def help_texts() -> str:
     """What `bitcal --help` and the help of every command print, 80 columns wide."""
     blocks = []
-    for command in ([], *([name] for name in names("cli"))):
+    for command in ([], *([name.replace("_", "-")] for name in names("cli"))):
         line = ["bitcal", *command, "--help"]
         run = subprocess.run(
             [sys.executable, "-m", PACKAGE, *line[1:]],

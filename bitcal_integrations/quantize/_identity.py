@@ -64,13 +64,14 @@ def parts(
     dtype: str,
     quantization_config: Any = None,
     adapters: Any = None,
+    repair: Any = None,
 ) -> dict[str, Any]:
     """The parts by name; plain JSON values, so that they can be stored and compared."""
     values = {
         "model": model,
         "revision": revision,
         "weights": dict(sorted(weights.items())),
-        "repair": None,
+        "repair": repair,
         "dtype": dtype,
         "quantization_config": quantization_config,
         "adapters": adapters,

@@ -122,17 +122,23 @@ def _servable(name: str, linear: nn.Linear, kind: str, dtype: torch.dtype) -> st
 
 
 @torch.no_grad()
-def quantize_linear(model: nn.Module, name: str, kind: str) -> None:
-    """Put a frozen quantized layer in the place of a float one."""
-    module = swap_linear(model, name, kind)
+def quantize_linear(model: nn.Module, name: str, kind: str, optimizer: Any = None) -> None:
+    """Put a frozen quantized layer in the place of a float one; quanto's own scales by default."""
+    module = swap_linear(model, name, kind, optimizer)
     module.freeze()
     module.requires_grad_(False)
 
 
-def swap_linear(model: nn.Module, name: str, kind: str) -> QLinear:
+def quantize_linears(model: nn.Module, kinds: Mapping[str, str]) -> None:
+    """The same for every layer that has a type."""
+    for name, kind in kinds.items():
+        quantize_linear(model, name, kind)
+
+
+def swap_linear(model: nn.Module, name: str, kind: str, optimizer: Any = None) -> QLinear:
     """Put an unfrozen quanto layer in the place of a float one; it may be on the meta device."""
     linear = model.get_submodule(name)
-    module = QLinear.from_module(linear, weights=qtypes[kind])
+    module = QLinear.from_module(linear, weights=qtypes[kind], optimizer=optimizer)
     module.name = name
     module.eval()
     model.set_submodule(name, module)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ from bitcal_integrations.quantize._build import (
 )
 from bitcal_integrations.quantize._folder import Folder, Shards
 from bitcal_integrations.quantize._plan import Exclude, Weights, assign, quantize_linear
+from bitcal_integrations.quantize._repair import Repair
+from bitcal_integrations.quantize.data_free import quantize_repaired
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
@@ -64,6 +66,17 @@ def load_float(
     finish(model, wanted.device)
     settle_tie(model)
     return model, kinds
+
+
+def load_repaired(
+    folder: Folder, config: Any, shards: Shards, wanted: Wanted, repair: Repair
+) -> tuple[Any, dict[str, str], dict[str, Any]]:
+    """The same with bettered weights, and the report on them; all of it is in float for a while."""
+    model, _ = load_float(folder, config, shards, replace(wanted, weights=None))
+    kinds = assign(model, wanted.weights, wanted.exclude, wanted.dtype)
+    report = quantize_repaired(model, kinds, repair, wanted.progress)
+    settle_tie(model)
+    return model, kinds, report
 
 
 @dataclass

@@ -6,6 +6,7 @@ own config), and imports none of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from bitcal_integrations.quantize._plan import (
     Weights,
     assign,
     public_name,
-    quantize_linear,
+    quantize_linears,
     wants_quantization,
 )
 from bitcal_integrations.quantize._shim import quantized_modules, weight_of
@@ -80,7 +81,12 @@ def weights_of(model: nn.Module) -> dict[str, str]:
 
 
 def wrap(
-    model: Any, weights: Weights, exclude: Exclude, dtype: Any, device: Any
+    model: Any,
+    weights: Weights,
+    exclude: Exclude,
+    dtype: Any,
+    device: Any,
+    quantize: Callable[[Any, dict[str, str]], Any] = quantize_linears,
 ) -> tuple[dict[str, str], torch.dtype]:
     """Check the object, quantize it in place if it is plain and that was asked; types and dtype."""
     _check_quanto(model)
@@ -96,7 +102,7 @@ def wrap(
             f"device={str(device)!r} was asked for and the model is on {device_of(model)}",
             "A model object stays where it is: move it first.",
         )
-    by = _quantized_by(model)
+    by = quantized_by(model)
     if by is not None and weights not in ("auto", weights_of(model) or "auto"):
         raise LoadError(
             f"weights={weights!r} was asked for and the model is already quantized ({by})",
@@ -104,13 +110,12 @@ def wrap(
         )
     model.eval()
     if by is None and wants_quantization(weights):
-        with torch.no_grad():
-            for name, kind in assign(model, weights, exclude, own).items():
-                quantize_linear(model, name, kind)
+        quantize(model, assign(model, weights, exclude, own))
     return weights_of(model), own
 
 
-def _quantized_by(model: Any) -> str | None:
+def quantized_by(model: Any) -> str | None:
+    """What has quantized or adapted a model already; None for a plain one."""
     config = quantization_of(model)
     if config is not None:
         method = config.get("quant_method") if isinstance(config, dict) else None

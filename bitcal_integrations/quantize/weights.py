@@ -11,9 +11,9 @@ import gc
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -23,7 +23,14 @@ from bitcal_integrations.quantize._build import release_memory, settle_tie
 from bitcal_integrations.quantize._check import device_of, smoke_forward, vocabulary
 from bitcal_integrations.quantize._dtype import check_dtype, name_of, pick_device, pick_dtype
 from bitcal_integrations.quantize._folder import Folder, Shards, locate
-from bitcal_integrations.quantize._plan import TYPES, Exclude, Weights, check_weights
+from bitcal_integrations.quantize._loaded import LoadedWeights
+from bitcal_integrations.quantize._plan import (
+    TYPES,
+    Exclude,
+    Weights,
+    check_weights,
+    quantize_linears,
+)
 from bitcal_integrations.quantize._pretrained import (
     load_config,
     load_generation_config,
@@ -31,45 +38,25 @@ from bitcal_integrations.quantize._pretrained import (
     refuse_quanto_keys,
     stored_dtype,
 )
-from bitcal_integrations.quantize._shards import Wanted, from_pretrained, load_float
+from bitcal_integrations.quantize._repair import (
+    Repair,
+    already_quantized,
+    check_repair,
+    needs_type,
+)
+from bitcal_integrations.quantize._shards import (
+    Wanted,
+    from_pretrained,
+    load_float,
+    load_repaired,
+)
 from bitcal_integrations.quantize._shim import align
+from bitcal_integrations.quantize.data_free import quantize_repaired
 from bitcal_integrations.quantize.memory import memory_report
 
 __all__ = ["TYPES", "LoadedWeights", "load_weights", "memory_report", "save_weights"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedWeights:
-    """A model that was checked, with what is known about it. Copying it gives itself.
-
-    `weights` is module name -> type of every quantized layer; `parts` is what a fingerprint hashes;
-    `source` is the hub id, the folder, or the class of the object that was passed.
-    """
-
-    model: Any
-    tokenizer: Any
-    source: str
-    revision: str | None
-    weights: dict[str, str]
-    dtype: str
-    dtype_reason: str
-    device: str
-    parts: dict[str, Any]
-
-    def __repr__(self) -> str:
-        kinds = ", ".join(sorted(set(self.weights.values()))) or "not quantized"
-        return f"LoadedWeights({self.source!r}, {kinds}, {self.dtype} on {self.device})"
-
-    def __copy__(self) -> LoadedWeights:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> LoadedWeights:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("loaded weights are not pickled: save them with save_weights(folder)")
 
 
 def load_weights(
@@ -83,26 +70,30 @@ def load_weights(
     exclude: Exclude = "*lm_head",
     trust_remote_code: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
+    repair: str | Repair | None = None,
 ) -> LoadedWeights:
     """Load a hub id, a folder, a folder we saved, or a model object.
 
     `weights` is "auto" (as stored), None, a type, or a plan {pattern: type or None} in which later
     patterns win, so the general one comes first; layers that match `exclude` stay float in any
     case. A plain model object is quantized in place if a type is given. While reading,
-    `progress(done, total, label)` is called.
+    `progress(done, total, label)` is called. `repair="data-free"` betters low-bit weights while it
+    quantizes; it needs all of the model in float for a while.
     """
     try:
         weights = check_weights(weights)
+        mended = check_repair(repair)
         if not isinstance(trust_remote_code, bool):
             raise LoadError(f"trust_remote_code={trust_remote_code!r} must be True or False")
         if progress is not None and not callable(progress):
             raise LoadError(f"progress={progress!r} must be a callable(done, total, label)")
         if isinstance(model, (str, os.PathLike)):
             folder = locate(model, revision, trust_remote_code)
-            return _load_folder(
-                folder, weights, exclude, dtype, device, tokenizer, trust_remote_code, progress
-            )
-        return _load_object(model, weights, exclude, dtype, device, tokenizer)
+            where = pick_device(device)
+            wanted = Wanted(weights, exclude, torch.float32, where, trust_remote_code, progress)
+            return _load_folder(folder, wanted, dtype, tokenizer, mended)
+        wanted = Wanted(weights, exclude, torch.float32, torch.device("cpu"), False, progress)
+        return _load_object(model, wanted, dtype, device, tokenizer, mended)
     except BitcalError as error:
         # its traceback and its causes hold the frames, and with them the half-loaded model
         logger.debug("loading %r failed", type(model).__name__, exc_info=True)
@@ -120,35 +111,44 @@ def load_weights(
 
 def _load_folder(
     folder: Folder,
-    weights: Weights,
-    exclude: Exclude,
+    wanted: Wanted,
     dtype: str | torch.dtype,
-    device: str | torch.device,
     tokenizer: Any,
-    trust_remote_code: bool,
-    progress: Callable[[int, int, str], None] | None,
+    repair: Repair | None,
 ) -> LoadedWeights:
-    where = pick_device(device)
-    config = load_config(folder, trust_remote_code)
-    words = load_tokenizer(tokenizer if tokenizer is not None else folder.path, trust_remote_code)
-    wanted = Wanted(weights, exclude, torch.float32, where, trust_remote_code, progress)
+    config = load_config(folder, wanted.trust_remote_code)
+    chosen = tokenizer if tokenizer is not None else folder.path
+    words = load_tokenizer(chosen, wanted.trust_remote_code)
     if (folder.path / _store.MANIFEST).exists() or (folder.path / _store.QUANTO_MAP).exists():
-        return _load_stored(folder, config, words, wanted, dtype)
+        return _load_stored(folder, config, words, wanted, dtype, repair)
     shards = Shards.of_model(folder.path)
     refuse_quanto_keys(folder, shards)
     stored = stored_dtype(config, shards)
     if getattr(config, "quantization_config", None) is not None:
+        if repair is not None:
+            raise already_quantized(repair, f"{folder.source!r} is")
         return _load_prequantized(folder, shards, words, wanted, dtype)
-    chosen, reason = pick_dtype(dtype, where, stored)
-    model, kinds = load_float(folder, config, shards, replace(wanted, dtype=chosen))
+    own, reason = pick_dtype(dtype, wanted.device, stored)
+    wanted, report = replace(wanted, dtype=own), None
+    if repair is None:
+        model, kinds = load_float(folder, config, shards, wanted)
+    else:
+        needs_type(repair, wanted.weights)
+        model, kinds, report = load_repaired(folder, config, shards, wanted, repair)
     load_generation_config(model, folder)
     identity, commit = _identity.folder_identity(folder, shards)
-    parts = _identity.parts(identity, commit, kinds, name_of(chosen))
-    return _serve(model, words, folder.source, folder.revision, kinds, reason, parts)
+    mended = None if repair is None else repair.parts()
+    parts = _identity.parts(identity, commit, kinds, name_of(own), repair=mended)
+    return _serve(model, words, folder.source, folder.revision, kinds, reason, parts, report)
 
 
 def _load_stored(
-    folder: Folder, config: Any, words: Any, wanted: Wanted, dtype: str | torch.dtype
+    folder: Folder,
+    config: Any,
+    words: Any,
+    wanted: Wanted,
+    dtype: str | torch.dtype,
+    repair: Repair | None,
 ) -> LoadedWeights:
     """A folder that we, or quanto, wrote: types and dtype are as stored, or it is an error."""
     ours = (folder.path / _store.MANIFEST).exists()
@@ -161,6 +161,8 @@ def _load_stored(
         kinds = _store.read_quanto_map(folder.path)
         shards = Shards.of_model(folder.path)
         stored = stored_dtype(config, shards)
+    if repair is not None and (parts or {}).get("repair") != repair.parts():
+        raise already_quantized(repair, f"{folder.source!r} is")
     asked, own = check_dtype(dtype), check_dtype(stored)
     if own is None or (asked is not None and asked != own):
         raise LoadError(
@@ -198,11 +200,11 @@ def _load_prequantized(
 
 def _load_object(
     model: Any,
-    weights: Weights,
-    exclude: Exclude,
+    wanted: Wanted,
     dtype: str | torch.dtype,
     device: str | torch.device,
     tokenizer: Any,
+    repair: Repair | None,
 ) -> LoadedWeights:
     source = type(model).__name__
     model = _wrap.unwrap(model)
@@ -214,12 +216,25 @@ def _load_object(
     words = load_tokenizer(tokenizer, False)
     # the identity is that of the weights as they came; what was made of them is in the other parts
     identity = _identity.object_identity(model)
-    kinds, own = _wrap.wrap(model, weights, exclude, dtype, device)
-    parts = _identity.parts(
-        identity, None, kinds, name_of(own), _wrap.quantization_of(model), _wrap.adapters_of(model)
-    )
+    report: dict[str, Any] = {}
+
+    def quantize(found: Any, kinds: dict[str, str]) -> None:
+        if repair is None:
+            quantize_linears(found, kinds)
+        else:
+            report.update(quantize_repaired(found, kinds, repair, wanted.progress))
+
+    if repair is not None:
+        by = _wrap.quantized_by(model)
+        if by is not None:
+            raise already_quantized(repair, f"the model ({by}) is")
+        needs_type(repair, wanted.weights)
+    kinds, own = _wrap.wrap(model, wanted.weights, wanted.exclude, dtype, device, quantize)
+    held = (_wrap.quantization_of(model), _wrap.adapters_of(model))
+    mended = None if repair is None else repair.parts()
+    parts = _identity.parts(identity, None, kinds, name_of(own), *held, repair=mended)
     reason = f"{name_of(own)} is the dtype of the model that was passed"
-    return _serve(model, words, source, None, kinds, reason, parts)
+    return _serve(model, words, source, None, kinds, reason, parts, report or None)
 
 
 def _serve(
@@ -230,6 +245,7 @@ def _serve(
     kinds: dict[str, str],
     reason: str,
     parts: dict[str, Any],
+    repaired: dict[str, Any] | None = None,
 ) -> LoadedWeights:
     """The last checks; after them the model may answer."""
     align(model)
@@ -248,6 +264,7 @@ def _serve(
         dtype_reason=reason,
         device=str(device_of(model)),
         parts=parts,
+        repaired=repaired,
     )
 
 
