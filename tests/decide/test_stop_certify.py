@@ -6,11 +6,11 @@ import json
 import time
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from stop_help import runs, with_scores
+from logged_help import runs, with_scores
 
 from bitcal_integrations.decide import StopCertificate, StopPlan, certify_stop
 from bitcal_integrations.decide._stop_walk import Study
@@ -162,6 +162,38 @@ class TestControls:
         assert "no rule saves tokens" in certificate.reason
 
 
+class TestHowRunsWereLogged:
+    ASKED: ClassVar = {"closing": "Answer:", "spacing": 8, "answer_tokens": 5}
+
+    def test_the_plan_asks_as_the_runs_did(self) -> None:
+        told = [replace(run, asked=self.ASKED) for run in RUNS]
+        plan = certify_stop(told, 0.05).plan
+        assert plan is not None
+        assert plan.asking == self.ASKED
+
+    def test_it_is_asked_for_where_runs_do_not_say_it(self) -> None:
+        plan = certify_stop(RUNS, 0.05, **self.ASKED).plan
+        assert plan is not None
+        assert plan.asking == self.ASKED
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("closing", "#### "), ("spacing", "line"), ("answer_tokens", 24)]
+    )
+    def test_another_way_is_refused(self, name: str, value: Any) -> None:
+        told = [replace(run, asked=self.ASKED) for run in RUNS[:300]]
+        with pytest.raises(CalibrationError, match=f"{name}={value!r}, but run"):
+            certify_stop(told, 0.05, **{name: value})
+        told[200] = replace(told[200], asked={**self.ASKED, name: value})
+        with pytest.raises(CalibrationError, match="was logged with"):
+            certify_stop(told, 0.05)
+
+
+def test_one_run_certifies_nothing_whatever_may_be_lost() -> None:
+    certificate = certify_stop(RUNS[:1], 0.9, 0.5)
+    assert certificate.plan is None
+    assert certificate.reason
+
+
 def test_no_group_is_in_both_parts_and_each_counts_once() -> None:
     grouped = [replace(run, group=f"g{i // 3}") for i, run in enumerate(RUNS)]
     fit, tested = _split(grouped, 5)
@@ -260,6 +292,8 @@ def test_the_same_runs_and_seed_give_the_same() -> None:
         ({"label_source": "guess"}, "label_source='guess'"),
         ({"simultaneous": True}, "simultaneous=True"),
         ({"closing": ""}, "closing=''"),
+        ({"seed": -1}, "seed=-1"),
+        ({"runs": None}, "runs=None is not a list"),
     ],
 )
 def test_wrong_arguments_are_quoted(given: dict[str, Any], quoted: str) -> None:

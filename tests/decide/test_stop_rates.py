@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from stop_help import runs
+from logged_help import runs
 
 from bitcal_integrations.decide import StopPlan, certify_stop
 from bitcal_integrations.decide._stop_path import outcome

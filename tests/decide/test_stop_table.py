@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stop_help import runs
+from logged_help import runs
 
 from bitcal_integrations.decide._stop_path import outcome
 from bitcal_integrations.decide._stop_table import Ahead, Outcome, Table, bar_of, course_of
