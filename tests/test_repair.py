@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bitcal_integrations.quantize import align, data_free
 from bitcal_integrations.quantize.weights import load_weights, save_weights
 from bitcal_integrations.repair import Repair, forget, kept_beside, summary
 
-QUICK = Repair(fold_steps=15)
+QUICK = Repair(("fold", "clip", "align"), fold_steps=15)
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +131,7 @@ def test_a_cut_repair_goes_on_where_it_was(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = load_weights(folder, weights="qint2", dtype="float32", repair=QUICK)
-    keep = Repair(fold_steps=15, keep=tmp_path / "state")
+    keep = replace(QUICK, keep=tmp_path / "state")
 
     def cut(done: int, total: int, label: str) -> None:
         if label.startswith("fold") and "layers.1" in label:
@@ -158,6 +159,15 @@ def test_what_is_kept_counts_for_its_own_weights_only(folder: Path, tmp_path: Pa
     fresh = load_weights(other, weights="qint2", dtype="float32", repair=Repair(fold_steps=5))
     found = load_weights(other, weights="qint2", dtype="float32", repair=keep)
     assert torch.equal(logits_of(found.model), logits_of(fresh.model))
+
+
+def test_a_damaged_file_is_made_again(folder: Path, tmp_path: Path) -> None:
+    keep = Repair(("fold", "clip"), fold_steps=5, keep=tmp_path / "state")
+    whole = load_weights(folder, weights="qint2", dtype="float32", repair=keep)
+    for path in (tmp_path / "state").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    found = load_weights(folder, weights="qint2", dtype="float32", repair=keep)
+    assert torch.equal(logits_of(found.model), logits_of(whole.model))
 
 
 def test_progress_counts_every_layer(folder: Path) -> None:

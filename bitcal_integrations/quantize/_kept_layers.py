@@ -34,10 +34,11 @@ class KeptLayers:
         except OSError as error:
             raise SaveError(f"cannot keep results in {str(self.folder)!r}: {error}") from None
 
-    def get(self, step: str, layer: str, basis: str, make: Callable[[], Tensors]) -> Tensors:
-        """What is kept for this basis, or else what `make` gives, kept from now on."""
+    def get(self, step: str, layer: str, made_of: Any, make: Callable[[], Tensors]) -> Tensors:
+        """What is kept for these tensors and settings, or what `make` gives, kept from now on."""
         if self.folder is None:
             return make()
+        basis = basis_of(*made_of)
         path = self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', layer)}.{step}.safetensors"
         found = _read(path, basis)
         if found is None:

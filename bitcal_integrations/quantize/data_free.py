@@ -1,9 +1,10 @@
 """Quantizes a float model with everything that betters its weights without data, in this order:
 fold (fold.py), clipped scales (clip.py), paired rounding (round.py), alignment (align.py).
 
-Fold and rounding act on the value and output layers below 8 bits, and where they do not lower the
-error the plain way stays. What a model's attention does not allow is left out, and the report says
-so. Knows weights only; whether answers get better is measured elsewhere.
+Fold and paired rounding act on value and output layers, alignment on all layers below 8 bits; where
+one does not lower the error, the plain way stays. What a model does not allow is left out, and the
+report says so. Knows weights, and token sequences that the model makes up; whether answers get
+better is measured elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from optimum.quanto import qtypes
 from bitcal_integrations.quantize import align, clip, fold
 from bitcal_integrations.quantize import round as pairs_round
 from bitcal_integrations.quantize._build import release_memory
-from bitcal_integrations.quantize._kept_layers import KeptLayers, Tensors, basis_of
+from bitcal_integrations.quantize._kept_layers import KeptLayers, Tensors
 from bitcal_integrations.quantize._pairs import Pair
 from bitcal_integrations.quantize._plan import group_size, quantize_linear
 from bitcal_integrations.quantize._repair import STEPS, Repair
@@ -92,7 +93,7 @@ class _Work:
             made = pairs_round.compensate(target, gram, pairs_round.grid(wide, bits))
             return {"weight": made.to(weight.dtype)}
 
-        basis = basis_of(target, gram, kind, *sides)
+        basis = (target, gram, kind, *sides)
         made = self.kept.get("align", name, basis, rounded)["weight"].to(weight.device)
         rows = weight.reshape(sides[0].shape[0], -1)
         plain = clip.on_its_grid(rows, sides, bits).reshape(weight.shape)
@@ -131,7 +132,7 @@ class _Work:
             found = fold.learn_fold(pair, seed=settings[0], steps=settings[1])
             return {"matrices": found.matrices}
 
-        found = self.kept.get("fold", pair.name, basis_of(v, o, settings), learned)
+        found = self.kept.get("fold", pair.name, (v, o, settings), learned)
         before = self._pair_error(pair)
         fold.fold(pair, found["matrices"])
         after = self._pair_error(pair)
@@ -166,7 +167,7 @@ class _Work:
             found = clip.sides_of(weight, search, kind_of, group)
             return dict(zip(("scale", "shift"), found, strict=False))
 
-        found = self.kept.get("clip", name, basis_of(weight, kind), searched)
+        found = self.kept.get("clip", name, (weight, kind), searched)
         return [found[side].to(weight.device) for side in ("scale", "shift") if side in found]
 
     def _grid(self, name: str) -> Sides:
@@ -186,7 +187,7 @@ class _Work:
         def rounded() -> Tensors:
             return _rounded(pair, kinds, list(grids.values()))
 
-        basis = basis_of(v, o, kinds, *(side for sides in grids.values() for side in sides))
+        basis = (v, o, kinds, *(side for sides in grids.values() for side in sides))
         found = self.kept.get("round", pair.name, basis, rounded)
         self.report["round"][pair.name] = found["errors"].tolist()
         pair.value.weight.data = found["value"].to(v.device)

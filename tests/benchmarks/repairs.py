@@ -22,6 +22,7 @@ from bitcal_integrations.repair import Repair
 from bitcal_integrations.tiny import measure
 
 DEFAULT = "none,plain,clip,fold,round,fold+clip,fold+clip+round,fold+clip+align"
+SCORES = {"Brier back": "brier", "AUROC back": "auroc", "in tasks": "inside", "ECE back": "ece"}
 
 
 def loaded(name: str, weights: str, dtype: str) -> tuple[Any, float]:
@@ -40,7 +41,7 @@ def loaded(name: str, weights: str, dtype: str) -> tuple[Any, float]:
 
 
 def scored(model: Any, questions: int, seed: int) -> dict[str, float]:
-    """Accuracy, Brier, ECE and AUROC of the raw confidence."""
+    """Accuracy, and Brier, ECE and AUROC of the raw confidence; `inside`: mean AUROC of a task."""
     with tempfile.TemporaryDirectory() as folder:
         asked = measure.draw("test", questions, seed)
         rows = measure.ask(model, asked, Path(folder) / "answers.jsonl", None)
@@ -48,8 +49,11 @@ def scored(model: Any, questions: int, seed: int) -> dict[str, float]:
     p = np.array([r.confidence.raw for r in known], dtype=float)
     y = np.array([bool(r.correct) for r in known], dtype=float)
     found = metrics.summary(p, y)
+    tasks = np.array([r.by["task"] for r in known])
+    inside = [metrics.summary(p[tasks == t], y[tasks == t])["auroc"] for t in sorted(set(tasks))]
     right = float(np.mean([bool(r.correct) for r in rows]))
-    return {"accuracy": right, **{k: found[k] for k in ("brier", "ece", "auroc")}}
+    scores = {k: found[k] for k in ("brier", "ece", "auroc")}
+    return {"accuracy": right, **scores, "inside": float(np.mean(inside))}
 
 
 def taken_back(found: dict[str, float], kept: dict[str, dict[str, float]], name: str) -> str:
@@ -69,20 +73,16 @@ def main() -> None:
     parser.add_argument("--steps", default=DEFAULT)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        f"{'steps':26}{'accuracy':>9}{'Brier':>8}{'back':>6}{'AUROC':>7}{'back':>6}{'ECE':>7}  loaded in"
-    )
+    print(f"{'steps':22}{'accuracy':>9}" + "".join(f"{name:>14}" for name in SCORES) + "  loading")
     kept: dict[str, dict[str, float]] = {}
     for name in options.steps.split(","):
         model, seconds = loaded(name, options.weights, options.dtype)
         with model:
             found = kept[name] = scored(model, options.questions, options.seed)
-        back = {score: taken_back(found, kept, score) for score in ("brier", "auroc")}
-        print(
-            f"{name:26}{found['accuracy']:9.3f}{found['brier']:8.4f}{back['brier']:>6}"
-            f"{found['auroc']:7.3f}{back['auroc']:>6}{found['ece']:7.3f}  {seconds:4.0f} s",
-            flush=True,
+        columns = "".join(
+            f"{found[score]:8.4f}{taken_back(found, kept, score):>6}" for score in SCORES.values()
         )
+        print(f"{name:22}{found['accuracy']:9.3f}{columns}{seconds:7.0f} s", flush=True)
 
 
 if __name__ == "__main__":

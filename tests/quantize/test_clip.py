@@ -102,3 +102,16 @@ def test_quanto_takes_it_as_an_optimizer() -> None:
         assert isinstance(layer, QLinear)
         made: Any = layer.weight
         assert (made.dequantize() - weight).square().mean() < 0.13 * weight.square().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["qint2", "qint4"])
+def test_weights_on_a_grid_get_their_own_codes_again(kind: str, dtype: torch.dtype) -> None:
+    """Rounded weights pass through quanto's rounding when their layer is frozen."""
+    weight, bits = heavy((64, 256), dtype), qtypes[kind].bits
+    weight += 0.05  # a shift that is large beside the scale
+    sides = clip.sides_of(weight, clip.ClipAffine(), qtypes[kind], 128)
+    rows = weight.reshape(-1, 128)
+    wanted = clip.codes(rows.float(), sides[0].float(), sides[1].float(), bits)
+    on_grid = (wanted * sides[0].float() - sides[1].float()).to(dtype)
+    assert torch.equal(clip.codes(on_grid, sides[0], sides[1], bits).float(), wanted)
