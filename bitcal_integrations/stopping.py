@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from bitcal_integrations.answered import Progress, check_golds, gold_of
 from bitcal_integrations.dataset import Example, read_examples
+from bitcal_integrations.decide._stop_asked import plan_of
 from bitcal_integrations.decide.stop import (
     PRESETS,
     LoggedRun,
@@ -119,11 +120,11 @@ def run_of(record: Record, example: Example, grade: Grader) -> LoggedRun:
             return None
         return given is not None and bool(grade(given, gold_of(example.gold, parser)))
 
-    places = generation.checkpoints
+    places, plan = generation.checkpoints, plan_of(record.request.early_stop)
     return LoggedRun(
         places, generation.n_tokens, answer, judge(answer),
         tuple(judge(place.trial.answer) for place in places), generation.finish, example.id,
-        example.group, dict(example.by),
+        example.group, dict(example.by), asked=plan.asking if plan else {},
     )  # fmt: skip
 
 
@@ -139,9 +140,9 @@ def certify_stops(
 ) -> Profile:
     """The model's profile with certificates for these presets, which `early_stop=` then finds.
 
-    `runs` come from `log_runs` of this very model with its task's options; `closing`, and
-    `spacing` and `answer_tokens` among `how`, must be those that they were logged with. `how` are
-    further arguments of `certify_stop` (levels, kind, scores, label_source, simultaneous, seed).
+    `runs` come from `log_runs` of this very model with its task's options. `how` are further
+    arguments of `certify_stop` (levels, kind, scores, label_source, simultaneous, seed); `closing`,
+    `spacing` and `answer_tokens` are needed only for runs that do not say how they were logged.
     The result is saved with `profile.save(path)` and taken by `model.use_profile(profile)`.
     """
     profile = _own_profile(model)
@@ -154,9 +155,10 @@ def certify_stops(
         raise ProfileError(
             f"the model's defaults are not what its profile was measured with: {part}"
         )
-    text = default_closing(one.parser) if closing is None else closing
+    if closing is None and not any(getattr(run, "asked", None) for run in runs):
+        closing = default_closing(one.parser)
     losses = [PRESETS[name] for name in presets]
-    made = certify_stop(runs, losses, delta, closing=text, **how)
+    made = certify_stop(runs, losses, delta, closing=closing, **how)
     kept = [c for c in one.stops if c.max_loss not in losses]
     stops = tuple(sorted((*kept, *made), key=lambda certificate: certificate.max_loss))
     return replace(profile, tasks={**profile.tasks, name: replace(one, stops=stops)})

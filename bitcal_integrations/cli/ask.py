@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitcal_integrations.cli._options import Device, Dtype, Json, Model, Weights, weights_of
+from bitcal_integrations.cli._server import Api, Served, server_arguments
 
 if TYPE_CHECKING:
     from bitcal_integrations.types import Record
@@ -24,6 +25,11 @@ def ask(
     weights: Weights = "auto",
     dtype: Dtype = "auto",
     device: Device = "auto",
+    served: Served = None,
+    api: Api = None,
+    profile: Annotated[
+        str, typer.Option(metavar="FILE", help="A profile, none, or auto: beside the weights.")
+    ] = "auto",
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", help="At most this many tokens.")
     ] = 512,
@@ -51,6 +57,7 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Ask a model: answer on stdout, confidence on stderr."""
+    remote = server_arguments(model, served, api, None, None)
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
 
     from bitcal_integrations.cli._show import print_json, progress
@@ -72,7 +79,9 @@ def ask(
             dtype=dtype,
             device=device,
             system=system,
+            profile=None if profile == "none" else profile,
             progress=report,
+            **remote,
         )
     with loaded:
         if as_json:

@@ -108,6 +108,7 @@ def calibrate(
 
     remote = server_arguments(model, served, api, in_flight, budget)
     _check_budget(budget, answers)
+    _check_teacher(teacher, bool(remote))
     path = writable(out or _beside(model))
     given: dict[str, Any] = {
         "grader": grader, "task": task, "answers": answers, "parser": parser,
@@ -169,6 +170,17 @@ def _check_budget(budget: str | None, answers: str | None) -> None:
     if budget is not None and answers is None:
         raise BadRequest(
             "--budget needs --answers FILE, where the answers are kept: the run goes on from it"
+        )
+
+
+def _check_teacher(teacher: str | None, served: bool) -> None:
+    """Refuse a teacher that is the model itself: it agrees with itself in everything."""
+    from bitcal_integrations.errors import BadRequest
+
+    if served and teacher == "same":
+        raise BadRequest(
+            "--teacher same is not allowed for a server: its unquantized model is not known here",
+            "Name the teacher: a folder, a hub id, or another server, http://...",
         )
 
 

@@ -18,6 +18,7 @@ from bitcal_integrations.cli._labelled import (
     Task,
 )
 from bitcal_integrations.cli._options import Device, Dtype, Model, Weights, weights_of
+from bitcal_integrations.cli._server import Api, Served, server_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,8 @@ def evaluate(
     weights: Weights = "auto",
     dtype: Dtype = "auto",
     device: Device = "auto",
+    served: Served = None,
+    api: Api = None,
     profile: Annotated[
         str, typer.Option(metavar="FILE", help="A profile, none, or auto: beside the weights.")
     ] = "auto",
@@ -58,6 +61,7 @@ def evaluate(
     from bitcal_integrations.fit import evaluate as run
     from bitcal_integrations.model import load
 
+    remote = server_arguments(model, served, api, None, None)
     if report:
         writable(report)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
@@ -66,7 +70,7 @@ def evaluate(
     with progress() as shown:
         loaded = load(
             model, weights=weights_of(weights), dtype=dtype, device=device,
-            profile=None if profile == "none" else profile, progress=shown,
+            profile=None if profile == "none" else profile, progress=shown, **remote,
         )  # fmt: skip
         with loaded:
             rows = run(

@@ -83,7 +83,10 @@ def stop_bench(
     from bitcal_integrations.bench.stops import Options
     from bitcal_integrations.cli._labelled import writable, write
     from bitcal_integrations.cli._show import console, finite, progress
+    from bitcal_integrations.errors import BadRequest
 
+    if seed < 0:
+        raise BadRequest(f"--seed {seed} is not allowed: a whole number from 0 up")
     places = {"spacing": spacing_of(spacing), **({"closing": closing} if closing else {})}
     options = Options(
         losses_of(preset), checked_share("delta", delta), max_new_tokens,
@@ -272,9 +275,10 @@ def promises(found: StopStudy) -> list[str]:
             loss = line.premature if found.kind == "wrong" else line.changed
             seen = "lost" if found.kind == "wrong" else "changed"
             out.append(f"  on the test runs: {percent(loss)}% {seen}, {percent(line.saved)}% saved")
-    if len(found.certificates) > 1:
+    many = sum(certificate.plan is not None for certificate in found.certificates.values())
+    if many > 1:
         out.append(
-            f"all {len(found.certificates)} promises hold at once with probability "
+            f"all {many} promises hold at once with probability "
             f"{1 - found.delta:.4g}, for questions drawn like these"
         )
     controls = ", ".join(

@@ -29,13 +29,13 @@ class StopCertificate:
     "hopeless" a run given up that would have come right (or, "changed", to an answer). It speaks
     of the full run, not of the truth. `plan` None: nothing is promised, and `reason` says why.
 
-    `n` independent runs were tested, of which `losses` lost (by level; under the last rule that
-    passed, or the one that failed where none did), and `ended` is the share
-    that ended early (by level); `fitted` other runs chose the rules. `saved` is the share of the
-    full runs' tokens that the plan spares, trial answers paid, with its 95% interval `saved_low` to
-    `saved_high`. `calibrator` gives P(right) of an answer from the score that settled it.
-    `simultaneous` certificates hold together at `delta`. `runs_needed` is about how many runs would
-    do, with a chance of 80%, where there is no plan; None where no number would.
+    `n` independent runs were tested, of which `losses` lost (by level, as if it were the only one;
+    under the last rule that passed, or the one that failed where none did), and `ended` is the
+    share that ended early (by level); `fitted` other runs chose the rules. `saved` is the share of
+    the full runs' tokens that the plan spares, trial answers paid, with its 95% interval
+    `saved_low` to `saved_high`. `calibrator` gives P(right) of an answer from the score that
+    settled it. `simultaneous` certificates hold together at `delta`. `runs_needed` is about how
+    many runs would do, with a chance of 80%, where there is no plan; None where no number would.
     """
 
     plan: StopPlan | None

@@ -18,6 +18,7 @@ from bitcal_integrations.errors import BadRequest, CalibrationError
 Verdict: TypeAlias = Literal["go_on", "trial", "settled", "hopeless"]
 
 SPACINGS = ("line", "sentence")
+ASKING = ("closing", "spacing", "answer_tokens")
 VERSION = 1
 
 
@@ -53,6 +54,11 @@ class StopPlan:
             raise BadRequest(f"closing={self.closing!r} must be a text that asks for the answer")
         check_spacing(self.spacing)
         check_whole("answer_tokens", self.answer_tokens, 1)
+
+    @property
+    def asking(self) -> dict[str, Any]:
+        """Where and how it asks for trial answers."""
+        return {name: getattr(self, name) for name in ASKING}
 
     @property
     def rules(self) -> tuple[StopRule, ...]:

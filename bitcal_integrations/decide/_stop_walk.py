@@ -56,10 +56,10 @@ class Study:
     ) -> StopCertificate:
         """The cheapest plan that keeps `max_loss` at each level, or none."""
         share, found = delta / len(levels) / many, {}
-        settled = None
+        likely = self._likely(max_loss) if "settled" in levels else None
         for level in levels:
-            found[level] = self.walk(level, settled, max_loss, share)
-            settled = found[level].rule if level == "settled" else settled
+            beside = likely if level == "hopeless" else None
+            found[level] = self.walk(level, beside, max_loss, share)
         rules = {level: walked.rule for level, walked in found.items()}
         common: dict[str, Any] = {
             "max_loss": max_loss, "delta": delta, "n": len(self.certify.length),
@@ -96,8 +96,18 @@ class Study:
         bars = np.array([bar_of(rule)])
         return outcome(table, course_of(table, rule), bars, ahead, rule.level)
 
-    def walk(self, level: Level, settled: StopRule | None, max_loss: float, delta: float) -> Walked:
-        """Along the path of a level until the first rule that fails its test."""
+    def _likely(self, max_loss: float) -> StopRule | None:
+        """The rule for settled answers that the fit part expects to be certified."""
+        kept = [point.rule for point in self.path("settled", None) if point.loss <= max_loss]
+        return kept[-1] if kept else None
+
+    def walk(self, level: Level, beside: StopRule | None, max_loss: float, delta: float) -> Walked:
+        """Along the path of a level until the first rule that fails its test.
+
+        A rule is tested as if there were no other level, where it loses at least as much as beside
+        one: which rule there will be beside it hangs on the same runs, so no exact test allows for
+        it. `beside` comes from the fit part, and only orders the path.
+        """
         n, last = len(self.certify.length), None
         fewest = _binomial.error_free(max_loss, delta)
         if n < fewest:
@@ -105,10 +115,10 @@ class Study:
                 None, 0, f"{n} runs to test are too few: a loss of {max_loss:g} needs {fewest} "
                 "without one", self._all(_path.labels_needed(max_loss, delta, ranked=False)),
             )  # fmt: skip
-        path, ahead = self.path(level, settled), Ahead.of(self.certify, settled)
-        for rule, _, _ in path:
+        alone = Ahead.of(self.certify, None)
+        for rule, _, _ in self.path(level, beside):
             bars = np.array([bar_of(rule)])
-            out = outcome(self.certify, course_of(self.certify, rule), bars, ahead, level)
+            out = outcome(self.certify, course_of(self.certify, rule), bars, alone, level)
             losses = int(out.lost.sum())
             if _binomial.cdf(losses, n, max_loss) > delta:
                 return self._failed(losses, n, max_loss, delta) if last is None else last
@@ -130,11 +140,13 @@ class Study:
         whole = len(self.certify.length) + len(np.unique(self.groups))
         return int(np.ceil(tested * whole / max(len(self.certify.length), 1)))
 
-    def path(self, level: Level, settled: StopRule | None) -> list[Point]:
-        key = repr((level, settled))
+    def path(self, level: Level, beside: StopRule | None) -> list[Point]:
+        key = repr((level, beside))
+        if not self.fit.length.size:
+            return []
         if key not in self._paths:
             weights = self._learned(level)
-            risk, ahead = risk_of(self.fit, level, weights), Ahead.of(self.fit, settled)
+            risk, ahead = risk_of(self.fit, level, weights), Ahead.of(self.fit, beside)
             self._paths[key] = path_of(Fit(self.fit, level, self.names, weights, risk, ahead))
         return self._paths[key]
 

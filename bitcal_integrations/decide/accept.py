@@ -106,7 +106,7 @@ def _is_list(value: Any) -> bool:
 
 def _simultaneous(value: Any, listed: int | None) -> int:
     if value is True and listed is None:
-        raise BadRequest("simultaneous=True needs a list of max_error; else give the number")
+        raise BadRequest("simultaneous=True needs a list of targets; else give the number")
     if isinstance(value, bool):
         return listed or 1 if value else 1
     if not isinstance(value, (int, np.integer)) or value < 1:

@@ -64,7 +64,8 @@ class LoggedRun:
 
     `tokens` is the length of the whole run, `answer` its answer and `right` whether that is right
     (None: nobody knows). `right_at` says the same for the trial answer at each checkpoint. Runs of
-    one `group` share a question, so that they count as one in a promise.
+    one `group` share a question, so that they count as one in a promise. `asked` says how trial
+    answers were asked for (closing, spacing, answer_tokens); empty where nobody knows.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -77,6 +78,7 @@ class LoggedRun:
     group: str = ""
     by: Mapping[str, str] = field(default_factory=dict)
     unit: Literal["generation", "chain"] = "generation"
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def right_of(self, at: int) -> bool | None:
         """Whether the trial answer at a checkpoint is right; None where nobody knows.
@@ -129,7 +131,8 @@ class LoggedRun:
         out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         checkpoints = [c.to_dict() for c in self.checkpoints]
         return {
-            **out, "checkpoints": checkpoints, "right_at": list(self.right_at), "by": dict(self.by)
+            **out, "checkpoints": checkpoints, "right_at": list(self.right_at),
+            "by": dict(self.by), "asked": dict(self.asked),
         }  # fmt: skip
 
     @classmethod

@@ -12,14 +12,14 @@ for runs drawn like these: same model, weights, prompt template and decoding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from bitcal_integrations.decide._check import as_share, one_per_group
 from bitcal_integrations.decide._stop_certificate import StopCertificate
-from bitcal_integrations.decide._stop_plan import StopPlan, check_spacing
+from bitcal_integrations.decide._stop_plan import StopPlan
 from bitcal_integrations.decide._stop_replay import Exit, replay
 from bitcal_integrations.decide._stop_rule import LEVELS, Level, StopRule, check_whole
 from bitcal_integrations.decide._stop_walk import Study
@@ -51,8 +51,8 @@ FIT_SHARE = 0.4  # of the runs, to choose rules; the promise needs the others
 def certify_stop(
     runs: Sequence[LoggedRun], max_loss: float = 0.02, delta: float = 0.1, *,
     kind: Literal["wrong", "changed"] = "wrong", levels: Sequence[Level] = ("settled",),
-    scores: Sequence[str] | None = None, closing: str = "#### ",
-    spacing: Literal["line", "sentence"] | int = "line", answer_tokens: int = 24,
+    scores: Sequence[str] | None = None, closing: str | None = None,
+    spacing: Literal["line", "sentence"] | int | None = None, answer_tokens: int | None = None,
     label_source: str = "labels", simultaneous: int | bool = 1, seed: int = 0,
 ) -> StopCertificate: ...  # fmt: skip
 
@@ -61,8 +61,8 @@ def certify_stop(
 def certify_stop(
     runs: Sequence[LoggedRun], max_loss: Sequence[float], delta: float = 0.1, *,
     kind: Literal["wrong", "changed"] = "wrong", levels: Sequence[Level] = ("settled",),
-    scores: Sequence[str] | None = None, closing: str = "#### ",
-    spacing: Literal["line", "sentence"] | int = "line", answer_tokens: int = 24,
+    scores: Sequence[str] | None = None, closing: str | None = None,
+    spacing: Literal["line", "sentence"] | int | None = None, answer_tokens: int | None = None,
     label_source: str = "labels", simultaneous: int | bool = 1, seed: int = 0,
 ) -> tuple[StopCertificate, ...]: ...  # fmt: skip
 
@@ -75,9 +75,9 @@ def certify_stop(
     kind: Literal["wrong", "changed"] = "wrong",
     levels: Sequence[Level] = ("settled",),
     scores: Sequence[str] | None = None,
-    closing: str = "#### ",
-    spacing: Literal["line", "sentence"] | int = "line",
-    answer_tokens: int = 24,
+    closing: str | None = None,
+    spacing: Literal["line", "sentence"] | int | None = None,
+    answer_tokens: int | None = None,
     label_source: str = "labels",
     simultaneous: int | bool = 1,
     seed: int = 0,
@@ -88,10 +88,12 @@ def certify_stop(
     needs no labels: where the early end gives another answer than the full length. With the level
     "hopeless" runs that will not come right are given up, beside those that settle; a run loses
     there if its full length was right. Each level keeps `max_loss` by itself; delta is split.
-    `scores` limits the scores that rules may use. `closing`, `spacing` and `answer_tokens` are how
-    the runs were logged. Runs of one group stay together and count once. A list of max_loss gives
-    one certificate each; `simultaneous` of them hold together (True: the list), each tested at
-    delta / simultaneous. `seed` draws the fit part, 40% of the groups, and one run of each group.
+    `scores` limits the scores that rules may use. `closing` ("#### "), `spacing` ("line") and
+    `answer_tokens` (24) are needed only for runs that do not say how they were logged; another one
+    than they say is refused, because nothing was measured with it. Runs of one group stay together
+    and count once. A list of max_loss gives one certificate each; `simultaneous` of them hold
+    together (True: the list), each tested at delta / simultaneous. `seed` draws the fit part, 40%
+    of the groups, and one run of each group.
 
     >>> def run(i):
     ...     trials = [Trial(str(i), {"trial_probability": 0.99 - i / 1e4}, 2) for _ in range(3)]
@@ -107,9 +109,8 @@ def certify_stop(
         raise BadRequest("max_loss=[] is not allowed: name at least one share of runs")
     many = as_many(simultaneous, len(wanted) if is_list(max_loss) else None)
     runs, levels = _checked(runs, kind, levels), _levels(levels)
-    check_spacing(spacing)
-    check_whole("answer_tokens", answer_tokens, 1)
-    frame = StopPlan(closing=closing, spacing=spacing, answer_tokens=answer_tokens)
+    check_whole("seed", seed, 0)
+    frame = _frame(runs, closing=closing, spacing=spacing, answer_tokens=answer_tokens)
     source = _source(label_source, kind)
     fit, certify = _split(runs, seed)
     study = Study(runs, fit, certify, kind, _scores(scores), frame, source, seed)
@@ -123,6 +124,8 @@ def _checked(runs: Any, kind: str, levels: Any) -> list[LoggedRun]:
     """The runs, refused where nothing can be learned from them."""
     if kind not in KINDS:
         raise BadRequest(f"kind={kind!r} is not one of {', '.join(KINDS)}")
+    if not isinstance(runs, Iterable):
+        raise BadRequest(f"runs={runs!r:.80} is not a list of LoggedRuns")
     runs = list(runs)
     for at, run in enumerate(runs):
         if not isinstance(run, LoggedRun):
@@ -152,6 +155,20 @@ def _check_run(run: LoggedRun, kind: str, settles: bool) -> None:
             "needs one",
             "Log the runs with StopPlan(log=True).",
         )
+
+
+def _frame(runs: Sequence[LoggedRun], **given: Any) -> StopPlan:
+    """The plan without rules: its trial answers are asked for as those of the runs were."""
+    found = {name: value for name, value in given.items() if value is not None}
+    StopPlan(**found)  # refuses what is not allowed
+    for run in runs:
+        for name in filter(run.asked.__contains__, given):
+            if found.setdefault(name, value := run.asked[name]) != value:
+                raise CalibrationError(
+                    f"{name}={found[name]!r}, but run {run.id!r} was logged with {value!r}",
+                    "A promise holds only for runs that were logged as the plan will ask.",
+                )
+    return StopPlan(**found)
 
 
 def _levels(levels: Any) -> tuple[Level, ...]:

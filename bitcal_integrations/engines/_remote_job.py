@@ -153,6 +153,10 @@ class Job:
                     # A finish of the server's own is followed by its count of tokens.
                     if self._text.finish is not None and not ended and piece.finish is None:
                         break
+        except Failed as failed:
+            if self._text.finish is None:
+                raise
+            logger.info("%s, after the answer was there", failed.trouble.error.message)
         finally:
             service.spent(self._text.total)
         if self._text.finish is None:

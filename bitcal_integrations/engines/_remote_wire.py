@@ -158,8 +158,8 @@ def _columns(scored: Mapping[str, Any], k: int | None) -> tuple[Token, ...]:
 
 
 def _token(name: str, number: Any, top: list[tuple[str, Any]], k: int | None) -> Token:
-    # A server that writes -inf as null or as a very low number means: never.
-    best = sorted(((n, _nats(v)) for n, v in top), key=lambda pair: -pair[1])
+    # An alternative without a number, as some servers write -inf, is as good as none.
+    best = sorted(((n, _nats(v)) for n, v in top if v is not None), key=lambda pair: -pair[1])
     if not isinstance(name, str):
         raise TypeError(f"{name!r} is no token")
     return Token(name, _nats(number), tuple(best[:k]))

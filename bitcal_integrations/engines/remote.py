@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from bitcal_integrations.engines._remote_errors import Failed, Patience
 from bitcal_integrations.engines._remote_job import Call, Job
@@ -88,6 +88,10 @@ def connect(
     ):  # fmt: skip
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise BadRequest(f"{name}={value!r} is not allowed: a whole number from {least} on")
+    if budget is not None and not isinstance(budget, Budget):
+        raise BadRequest(f"budget={budget!r:.60} is not allowed: use Budget(requests=, tokens=)")
+    if not isinstance(api_key_env, str):
+        raise BadRequest(f"api_key_env={api_key_env!r:.60} is not allowed: a variable's name")
     key = os.environ.get(api_key_env, "")
     make = _client(url, key, timeout)
     patience = patience or Patience(max_retries, asyncio.sleep)
@@ -119,6 +123,8 @@ def _checked(url: str, model: Any, api: str, top: int | None, timeout: float) ->
     if not is_url(url):
         raise BadRequest(f"{url!r} is no address of a server: it begins with http:// or https://")
     parts = urlsplit(url)
+    if not _reachable(parts):
+        raise BadRequest(f"{url!r} is no address of a server: it is like http://HOST:PORT/v1")
     if parts.username or parts.password or parts.query:
         raise BadRequest(
             f"the address of {parts.hostname} must not hold a user, a password or a query",
@@ -137,6 +143,13 @@ def _checked(url: str, model: Any, api: str, top: int | None, timeout: float) ->
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise BadRequest(f"timeout={timeout!r} is not allowed: seconds, more than 0")
     return f"the server at {parts.netloc}"
+
+
+def _reachable(parts: SplitResult) -> bool:
+    try:
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too high
+        return False
 
 
 def _client(url: str, key: str, timeout: float) -> Callable[[], Any]:

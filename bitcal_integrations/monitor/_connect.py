@@ -75,8 +75,13 @@ def file_of(url: sa.URL) -> Path | None:
 
 
 def shown(url: sa.URL) -> str:
-    """The URL as messages may show it, without the password."""
-    return url.render_as_string(hide_password=True)
+    """The URL as messages may show it, without the password, wherever that stands.
+
+    >>> shown(sa.make_url("postgresql://me:secret@here/db?password=secret&sslmode=require"))
+    'postgresql://me:***@here/db?sslmode=require'
+    """
+    plain = url.difference_update_query(("password", "sslpassword"))
+    return plain.render_as_string(hide_password=True)
 
 
 def engine_for(url: sa.URL) -> sa.Engine:

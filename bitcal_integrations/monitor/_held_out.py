@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from bitcal_integrations import metrics
 from bitcal_integrations.calibrators._auto import folds_of
 from bitcal_integrations.monitor._sampling import Estimated, weighted_mean
 
@@ -55,3 +56,23 @@ def compare(
         weighted_mean(new - old, chance, groups=groups),
         p_new,
     )
+
+
+def summary_of(
+    p: np.ndarray, y: np.ndarray, chance: np.ndarray, groups: np.ndarray
+) -> dict[str, Any]:
+    """Every metric by name, of all answers like these.
+
+    Where some answers were likelier to be labelled than others, only what can be weighed is
+    known: the accuracy and the Brier score; None stands for the rest.
+    """
+    plain = metrics.summary(p, y, groups=groups)
+    if np.ptp(chance) == 0:
+        return plain
+    right = weighted_mean(y, chance, groups=groups).value
+    brier = weighted_mean((p - y) ** 2, chance, groups=groups)
+    known = {
+        "n": plain["n"], "accuracy": right, "base_brier": right * (1 - right),
+        "brier": brier.value, "brier_low": max(0.0, brier.low), "brier_high": brier.high,
+    }  # fmt: skip
+    return {**dict.fromkeys(plain), **known}

@@ -99,6 +99,8 @@ class Writer:
         self._queue.append(done)
         self._hurry.set()
         self._awake()
+        if self._ended:  # it was closed meanwhile
+            self._give_up()
         return done.wait(timeout)
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
@@ -132,7 +134,7 @@ class Writer:
     def _run(self) -> None:
         retains = any(kept is not None for kept in self._keep)
         while self._deadline is None or self._queue:
-            self._wake.wait(PRUNE_SECONDS if retains else None)
+            self._wake.wait(max(0.0, self._next_prune - time.monotonic()) if retains else None)
             self._hurry.wait(self._interval)
             self._hurry.clear()
             self._wake.clear()

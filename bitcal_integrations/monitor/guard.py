@@ -106,11 +106,17 @@ class DriftWatch:
         """
         new = 0
         for row in store.records(since=self._begun, labelled=True):
-            if row.correct is not None and row.id not in self._labelled and representative(row):
-                self._labelled.add(row.id)
+            if row.correct is not None and representative(row) and self._first(row.id):
                 self.label(row.record, row.correct)
                 new += 1
         return new
+
+    def _first(self, record_id: str) -> bool:
+        """Whether a label of this answer is taken for the first time; others may pull as well."""
+        with self._lock:
+            first = record_id not in self._labelled
+            self._labelled.add(record_id)
+            return first
 
     def report(self) -> dict[str, DriftReport]:
         """Where each task stands."""

@@ -99,7 +99,8 @@ class HistoryModel:
             raise CalibrationError(
                 f"the model's profile is {mine}; this history knows {', '.join(self.profiles)}"
             )
-        model._assessor = _WithHistory(model._assessor, self)
+        while not model.swap_assessor(old := model._assessor, _WithHistory(old, self)):
+            pass  # a task was turned off meanwhile, and stays off
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""

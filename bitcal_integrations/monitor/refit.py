@@ -15,14 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitcal_integrations import metrics
 from bitcal_integrations.calibrators import adapt, fit_calibrator
 from bitcal_integrations.calibrators._shift import Reference
 from bitcal_integrations.dataset import MARK, MOST_MARKS, marks_of
 from bitcal_integrations.errors import CalibrationError
 from bitcal_integrations.metrics import group_numbers
-from bitcal_integrations.monitor._held_out import Compared, Fit, Predict, compare, crossed
+from bitcal_integrations.monitor._held_out import (
+    Compared,
+    Fit,
+    Predict,
+    compare,
+    crossed,
+    summary_of,
+)
 from bitcal_integrations.monitor._numbers import STOPPED
+from bitcal_integrations.monitor._sampling import weighted_mean
 from bitcal_integrations.monitor._void import nothing_promised
 from bitcal_integrations.monitor.drift import same_task
 from bitcal_integrations.monitor.labels import representative
@@ -96,7 +103,8 @@ def refit_profile(
     for, or "auto": the better of the offset and a calibrator of the labels' own. Labels that users
     gave of their own accord are left out unless `all_labels`. Calibrators take no weights: where
     answers were chosen by their confidence alone, those of one confidence are right as often as
-    all others of it, so that the fit needs none; the comparison is weighed.
+    all others of it, so that the fit needs none; the comparison is weighed. Prompts of a store
+    without texts cannot be marked as used, so keep what is certified on apart yourself.
     """
     rows = labelled_rows(store, profile, task, since, until, all_labels)
     one = profile.task(task)
@@ -254,7 +262,7 @@ def _renewed(
     """The profile with another calibrator, and without what was promised of the old one."""
     name, one = profile.name_of(task), profile.task(task)
     n = len(rows.y)
-    base = np.full(n, float(rows.y.mean()))
+    base = np.full(n, weighted_mean(rows.y, rows.chance).value)
     raw = np.array([r.confidence.raw for r in rows.records], dtype=float)
     scores = {"base": base, "raw": raw, "calibrated": found.p_new}
     known = np.isfinite(raw)
@@ -265,10 +273,11 @@ def _renewed(
         counts={**dict.fromkeys(one.counts, 0), "fit": n, "certify": 0, "report": 0, "examples": n,
                 "unanswered": 0, "unjudged": 0},
         scores={
-            kind: metrics.summary(p[known], rows.y[known], groups=rows.groups[known])
+            kind: summary_of(p[known], rows.y[known], rows.chance[known], rows.groups[known])
             for kind, p in scores.items()
         },
         flips={"threshold": 0.5, "n": 0, "changed": 0, "batch": 1},
+        transferred_from=one.transferred_from if calibrator.transferred else None,
         seen={**one.seen, "fit": _marks(one, rows)},
         **nothing_promised(one),
     )  # fmt: skip

@@ -178,7 +178,7 @@ class Store(Reader):
         return len(found)
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close its connections; those of the process that this one was forked from stay."""
         self.engine.dispose()
 
     def __enter__(self) -> Store:
@@ -205,18 +205,26 @@ def _too_many(connection: sa.Connection, keep_rows: int) -> Any:
 
 
 def _checked(record_id: Any, correct: Any, source: Any, gold: Any, at: float) -> Label:
-    if not isinstance(record_id, str) or not record_id or "\0" in record_id:
+    if not isinstance(record_id, str) or not record_id or not _plain(record_id):
         raise BadRequest(f"record_id={record_id!r:.100} is not allowed: it is the id of a Record")
-    number = correct.item() if hasattr(correct, "item") else correct
+    try:
+        number = correct.item() if hasattr(correct, "item") else correct
+    except (ValueError, RuntimeError):  # an array of several
+        number = None
     if not isinstance(number, (bool, int, float)) or not 0 <= number <= 1 or math.isnan(number):
         raise BadRequest(
             f"correct={correct!r:.100} is not allowed: it must be True, False or a number in [0, 1]"
         )
-    if not isinstance(source, str) or not 0 < len(source) <= LONGEST_SOURCE or "\0" in source:
+    if not isinstance(source, str) or not 0 < len(source) <= LONGEST_SOURCE or not _plain(source):
         raise BadRequest(
             f"source={source!r:.100} is not allowed: it is a name of 1 to {LONGEST_SOURCE} letters"
         )
     return Label(record_id, float(number), source, at, gold)
+
+
+def _plain(text: str) -> bool:
+    """Whether a database takes the text as it is."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def feedback(

@@ -85,7 +85,8 @@ class Timeline:
     `seconds` is the length of a period and `total` the whole as one. `brier` and `gap` (confidence
     minus accuracy) are over the labelled answers that have a confidence. `saved` tokens are
     expected by the promises of the early stops in force for `promised` answers; None without any.
-    `unchosen` labels are left out of all estimates, `open` choices have no label yet.
+    `unchosen` labels are left out of all estimates, `open` choices have no label that
+    counts yet.
     """
 
     title: str
@@ -184,6 +185,8 @@ def _count(seen: _Seen, row: StoredRecord, text: bool) -> None:
         chance = row.pick.probability if row.pick else 1.0
         p = math.nan if row.confidence is None else row.confidence
         seen.labels.append((hour, p, row.correct, chance))
+    elif row.pick:
+        seen.open += 1  # what a user said before it was chosen does not count
     else:
         seen.unchosen += 1
     if row.correct < 0.5 and row.confidence is not None:

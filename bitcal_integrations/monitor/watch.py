@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bitcal_integrations.monitor.store import Store
 
 # Under which names the adapters of frameworks hold the model that answers.
+LONGEST_INTERVAL = 3600  # seconds
 HANDLES = ("calibrated_model", "calibrated")
 
 __all__ = ["Watch", "watch"]
@@ -47,6 +48,10 @@ def watch(
     """
     _check_bounds(max_queue=(max_queue, 1), interval=(interval, 0))
     _check_bounds(keep_days=(keep_days, 0), keep_rows=(keep_rows, 0))
+    if interval > LONGEST_INTERVAL:
+        raise BadRequest(f"interval={interval!r} is not allowed: {LONGEST_INTERVAL} s at most")
+    if keep_rows is not None and not isinstance(keep_rows, int):
+        raise BadRequest(f"keep_rows={keep_rows!r} is not allowed: it must be a whole number")
     models = [_with_sinks(one) for one in _listed(model)]
     told = span_sink(spans)
     from bitcal_integrations.monitor.store import Store

@@ -12,6 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,10 +50,13 @@ def read(table: Table, certificate: StopCertificate) -> Read:
     """What a certificate's plan does to runs that it has not seen; none does nothing."""
     if certificate.plan is None:
         return Read(0.0, 0.0, 0.0)
-    out = outcome_of(table, certificate.plan)
+    out, plan = outcome_of(table, certificate.plan), certificate.plan
+    loss = out.lost[0].mean()
+    if plan.settled and plan.hopeless:  # each level keeps max_loss by itself; `out` counts one
+        loss = max(loss, outcome_of(table, replace(plan, hopeless=None)).lost[0].mean())
     ended = out.settled[0] | out.hopeless[0]
     saved = 1 - out.spent[0].sum() / table.length.sum()
-    return Read(float(out.lost[0].mean()), float(saved), float(ended.mean()))
+    return Read(float(loss), float(saved), float(ended.mean()))
 
 
 def one_draw(

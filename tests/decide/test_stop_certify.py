@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,13 +91,13 @@ def test_its_numbers_are_those_of_a_replay() -> None:
     exits = [replay(run, certificate.plan) for run in tested]
     for level in ("settled", "hopeless"):
         ended = [e.finish == level for e in exits]
-        lost = [
-            bool(r.right and not e.right and ends)
-            for r, e, ends in zip(tested, exits, ended, strict=True)
-        ]
         assert certificate.ended[level] == pytest.approx(np.mean(ended))
-        if level == "hopeless":  # those that settle were counted before there was this rule
-            assert certificate.losses[level] == sum(lost)
+        # Tested alone: which rule stands beside it hangs on the same runs.
+        alone = StopPlan(**{level: getattr(certificate.plan, level)})
+        lost = [bool(run.right and not replay(run, alone).right) for run in tested]
+        assert certificate.losses[level] == sum(lost)
+        both = [bool(r.right and not e.right) for r, e in zip(tested, exits, strict=True)]
+        assert sum(b for b, e in zip(both, ended, strict=True) if e) <= sum(lost)
     spent = sum(e.tokens + e.probe_tokens for e in exits)
     assert certificate.saved == pytest.approx(1 - spent / sum(r.tokens for r in tested))
     assert certificate.ended["hopeless"] > 0
@@ -160,32 +160,6 @@ class TestControls:
         certificate = certify_stop(RUNS, 0.02, scores=["nowhere"])
         assert certificate.plan is None
         assert "no rule saves tokens" in certificate.reason
-
-
-class TestHowRunsWereLogged:
-    ASKED: ClassVar = {"closing": "Answer:", "spacing": 8, "answer_tokens": 5}
-
-    def test_the_plan_asks_as_the_runs_did(self) -> None:
-        told = [replace(run, asked=self.ASKED) for run in RUNS]
-        plan = certify_stop(told, 0.05).plan
-        assert plan is not None
-        assert plan.asking == self.ASKED
-
-    def test_it_is_asked_for_where_runs_do_not_say_it(self) -> None:
-        plan = certify_stop(RUNS, 0.05, **self.ASKED).plan
-        assert plan is not None
-        assert plan.asking == self.ASKED
-
-    @pytest.mark.parametrize(
-        ("name", "value"), [("closing", "#### "), ("spacing", "line"), ("answer_tokens", 24)]
-    )
-    def test_another_way_is_refused(self, name: str, value: Any) -> None:
-        told = [replace(run, asked=self.ASKED) for run in RUNS[:300]]
-        with pytest.raises(CalibrationError, match=f"{name}={value!r}, but run"):
-            certify_stop(told, 0.05, **{name: value})
-        told[200] = replace(told[200], asked={**self.ASKED, name: value})
-        with pytest.raises(CalibrationError, match="was logged with"):
-            certify_stop(told, 0.05)
 
 
 def test_one_run_certifies_nothing_whatever_may_be_lost() -> None:

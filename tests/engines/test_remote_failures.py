@@ -149,6 +149,24 @@ def test_a_silent_server_is_left_after_the_timeout(server: Server) -> None:
         engine.close()
 
 
+@pytest.mark.parametrize("then", ["silent", "drop", "error"])
+def test_an_answer_that_is_there_is_not_lost_with_what_would_follow(
+    server: Server, clock: Clock, then: str
+) -> None:
+    engine = connect(server.url, api="completions", timeout=0.2, patience=clock.patience())
+    try:
+        server.faults = [Fault(then=then, tokens=99)]  # before the counts of tokens come
+        *steps, outcome = stream(engine, ASKED)
+        assert isinstance(outcome, Outcome)
+        assert (outcome.generation.raw, outcome.generation.finish) == ("4 is it", "stop")
+        assert "".join(step.text for step in steps) == "4 is it"
+        assert outcome.generation.n_tokens == 4
+        assert (clock.waits, len(server.bodies())) == ([], 1)
+    finally:
+        server.release.set()
+        engine.close()
+
+
 # ---- the key -----------------------------------------------------------------------------------
 
 

@@ -177,6 +177,14 @@ def test_a_token_beyond_the_named_ones_and_one_that_is_impossible() -> None:
     assert piece_of(event, 4).tokens[0].top[-1] == ("d", -9999.0)
 
 
+def test_an_alternative_without_a_number_is_none() -> None:
+    scored = {"tokens": ["a"], "token_logprobs": [-0.1], "top_logprobs": [{"a": -0.1, "b": None}]}
+    (first,) = piece_of({"choices": [{"text": "a", "logprobs": scored}]}, 5).tokens
+    assert first.top == (("a", -0.1),)
+    with pytest.raises(EngineError, match="no part of an answer"):  # but what was chosen has one
+        piece_of({"choices": [{"text": "a", "logprobs": {**scored, "token_logprobs": [None]}}]}, 5)
+
+
 def test_more_alternatives_than_the_signals_are_measured_with_are_refused() -> None:
     with pytest.raises(BadRequest, match=r"top_logprobs=9 .* top_logprobs=5"):
         body_of(make_request("?", top_logprobs=9), "chat", "toy", 5)

@@ -16,6 +16,7 @@ from bitcal_integrations.errors import BadRequest, CalibrationError
 from bitcal_integrations.monitor._sampling import choose, draw, weighted_mean
 from bitcal_integrations.monitor.labels import estimate, open_picks, pick_labels
 from bitcal_integrations.monitor.store import Store, feedback
+from bitcal_integrations.monitor.stored import drift_of
 
 PROFILE = made_profile()
 
@@ -219,6 +220,27 @@ def test_estimates_weigh_what_was_chosen_and_leave_out_what_users_report(store: 
     assert (found.answers, found.open, found.unchosen) == (600, 0, 80)
     assert found.gap.value > 0.02  # the confidence says too much
     assert 0 < found.brier.value < 1
+
+
+def test_what_users_said_before_an_answer_was_chosen_raises_no_alarm(store: Store) -> None:
+    x, y = answers(800, 9)
+    records = [record_of(PROFILE, row, i) for i, row in enumerate(x)]
+    truth = {r.id: bool(v) for r, v in zip(records, y, strict=True)}
+    store.add(records)
+    for record_id in [i for i, right in truth.items() if not right][::2]:
+        feedback(record_id, False, store=store)
+    picks = pick_labels(store, 200)
+    assert len(picks) == len(open_picks(store)) == 200  # the reported ones among them too
+    early = estimate(store)
+    assert (early.accuracy, early.open) == (None, 200)
+    assert drift_of(store, PROFILE).labels == 0
+    for pick in picks[:100]:
+        feedback(pick.record_id, truth[pick.record_id], store=store)
+    pick_labels(store, 50)  # raises the chances of those chosen before, which were chosen then
+    for pick in picks[100:]:
+        feedback(pick.record_id, truth[pick.record_id], source="me", store=store)
+    report = drift_of(store, PROFILE)
+    assert (report.state, report.labels) == ("ok", 200)
 
 
 def test_no_labels_no_estimate(store: Store) -> None:

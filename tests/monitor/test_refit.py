@@ -133,6 +133,11 @@ def test_the_comparison_is_weighed_by_the_chance_of_being_chosen(store: Store) -
     found = refit_profile(store, old, method="logistic")
     truth = metrics.brier(old.task().calibrator(x), y)
     assert found.old == pytest.approx(truth, abs=0.02)
+    assert found.profile is not None
+    scores = found.profile.task().scores
+    assert scores["calibrated"]["accuracy"] == pytest.approx(y.mean(), abs=0.04)
+    assert scores["calibrated"]["brier"] == found.new
+    assert scores["calibrated"]["ece"] is None  # nothing says how to weigh it
 
 
 def test_what_users_report_is_left_out_unless_asked_for(store: Store) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from store_help import full_record, many, plain
 
@@ -148,7 +149,7 @@ class TestFeedback:
             with pytest.raises(BadRequest, match=r"probability 1\.5"):
                 store.add_picks([Pick(a.id, 1.5, "audit", 1.0)])
 
-    @pytest.mark.parametrize("correct", [None, "yes", 1.5, -0.1, math.nan])
+    @pytest.mark.parametrize("correct", [None, "yes", 1.5, -0.1, math.nan, np.ones(2)])
     def test_what_is_no_verdict_is_refused(self, tmp_path: Path, correct: object) -> None:
         with (
             Store(tmp_path / "r.db", create=True) as store,
@@ -158,7 +159,8 @@ class TestFeedback:
 
     def test_ids_and_sources_are_names(self, tmp_path: Path) -> None:
         with Store(tmp_path / "r.db", create=True) as store:
-            for values in (("", True), (7, True), ("id", True, ""), ("id", True, "x" * 101)):
+            wrong = (("", True), (7, True), ("id", True, ""), ("id", True, "x" * 101))
+            for values in (*wrong, ("\ud800", True), ("id", True, "\udfff")):
                 with pytest.raises(BadRequest):
                     store.label(*values)  # type: ignore[arg-type]
             assert list(store.labels()) == []

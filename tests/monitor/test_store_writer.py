@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,37 @@ def test_retention_is_done_by_the_thread() -> None:
     writer.close()
     assert store.pruned[0] == (2.0, 9)
     assert writer.counts.pruned == 1
+
+
+def test_retention_goes_on_while_nothing_is_answered() -> None:
+    store, done = FakeStore(), threading.Event()
+    prune = store.prune_some
+
+    def counting(*kept: Any) -> int:
+        prune(*kept)
+        if len(store.pruned) < 5:
+            return 500
+        done.set()
+        return 0
+
+    store.prune_some = counting  # type: ignore[method-assign]
+    writer = Writer(store, interval=0, keep_rows=9)
+    writer.put(answers(1)[0])
+    assert done.wait(LONG)
+    writer.close()
+
+
+def test_a_flush_that_meets_the_end_does_not_wait_for_ever() -> None:
+    writer = Writer(FakeStore(), interval=0)
+    writer.put(answers(1)[0])
+
+    class Closing(deque[Any]):
+        def append(self, item: Any) -> None:
+            writer.close()
+            super().append(item)
+
+    writer._queue = Closing(writer._queue)
+    assert writer.flush(LONG)
 
 
 class TestSQLite:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -124,8 +125,10 @@ def test_a_store_that_was_handed_over_stays_open(tmp_path: Path) -> None:
         ("bitcal-tiny", {}, "model='bitcal-tiny'"),
         (toy(), {"max_queue": 0}, "max_queue=0"),
         (toy(), {"interval": -1}, "interval=-1"),
+        (toy(), {"interval": math.inf}, "interval=inf"),
         (toy(), {"keep_days": "7"}, "keep_days='7'"),
         (toy(), {"keep_rows": True}, "keep_rows=True"),
+        (toy(), {"keep_rows": 2.5}, "keep_rows=2.5"),
         (toy(), {"spans": "mine"}, "spans='mine'"),
     ],
 )

@@ -153,6 +153,7 @@ def test_a_server_that_dies_in_the_middle_costs_no_answer(
         (["http://here/v1", "--budget", "5"], "--budget needs --answers"),
         (["http://here/v1", "--budget", "5 cents", "--answers", "a"], "'5 cents' is not allowed"),
         (["http://here/v1", "--weights", "qint4"], "weights='qint4' is not allowed: a server"),
+        (["http://here/v1", "--teacher", "same"], "--teacher same is not allowed for a server"),
         (["http://here/v1"], "say with --out"),
     ],
 )
@@ -187,3 +188,19 @@ def test_without_log_probabilities_agreement_of_samples_can_be_calibrated(server
         sure = model.ask("7 + 1", **profile.options()).confidence
     assert sure.value == pytest.approx(0.8, abs=0.1)
     assert sure.signals["agreement"] == sure.raw == 1.0
+
+
+def test_a_server_is_asked_and_evaluated_with_its_profile(
+    server: Server, data: Path, calibrate: Any, tmp_path: Path
+) -> None:
+    assert calibrate("--model", "toy", "--api", "completions").exit_code == 0
+    how = (server.url, "--model", "toy", "--api", "completions")
+    path = tmp_path / "profile.json"
+    asked = run("ask", *how, "7 + 1", "--parser", "first_line", "--profile", path, "--json")
+    assert asked.exit_code == 0, asked.output
+    assert json.loads(asked.stdout)["confidence"]["value"] > 0.8
+    judged = run("evaluate", *how, "--data", data, "--profile", path)
+    assert judged.exit_code == 0, judged.output
+    refused = run("ask", "bitcal-tiny", "7 + 1", "--model", "toy")
+    assert refused.exit_code == 1
+    assert "--model belongs to a server" in refused.output
