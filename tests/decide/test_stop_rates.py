@@ -40,8 +40,8 @@ def true_losses(plan: StopPlan) -> dict[Level, float]:
 @pytest.mark.parametrize(
     ("scores", "levels", "draws"),
     [
-        (("trial_probability",), ("settled",), 200),
-        (("logprob", "trial_margin", "hope"), ("settled", "hopeless"), 40),
+        (("trial_probability",), ("settled",), 100),
+        (("logprob", "trial_margin", "hope"), ("settled", "hopeless"), 20),
     ],
     ids=["one score", "learned, both levels"],
 )

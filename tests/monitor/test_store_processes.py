@@ -17,7 +17,7 @@ import pytest
 
 from bitcal_integrations.monitor import Store
 
-PROCESSES, ROWS = 8, int(os.environ.get("BITCAL_STORE_ROWS", "500"))
+PROCESSES, ROWS = 8, int(os.environ.get("BITCAL_STORE_ROWS", "100"))
 LIMIT = 120 + ROWS / 10  # seconds; only a test that fails waits for it
 
 BEGIN = """
