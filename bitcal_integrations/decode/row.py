@@ -17,6 +17,7 @@ from bitcal_integrations.decode.detokenize import Detokenizer
 from bitcal_integrations.decode.loops import EVERY, WINDOW, repeated_tail
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.reasoning import Reasoning
+from bitcal_integrations.decode.shown import Shown
 from bitcal_integrations.errors import EngineError
 from bitcal_integrations.grading import as_parser
 from bitcal_integrations.types import Answer, Finish, Generation, Request, Step
@@ -45,9 +46,9 @@ class Row:
         self._eos = net.eos
         self._spell = net.decode
         self._pieces = Detokenizer(net.decode, net.literal)
-        self._shown = 0
         self._unfinished: list[int] = []  # steps whose token is part of a character still to come
         self._reasoning = Reasoning(encoded.open_mark)
+        self._shown = Shown(request.stop, self._reasoning)
         self._parse = as_parser(request.parser)
         self.watch = watcher_of(net, request, self._parse)
         self._telling: int | None = None  # tokens of a trial answer that are still to be taken over
@@ -91,7 +92,7 @@ class Row:
         self._judge(start, ended, last, content)
         end = len(self.raw)
         self._share_character(start, end)
-        text, reasoning = self._release()
+        text, reasoning = self._shown.release(self.raw, self.finish is not None)
         spelt = tuple(self._spell([other]) for other, _ in top)
         step = Step(
             token, text, min(start, end), end, *numbers, top=top, top_text=spelt,
@@ -115,7 +116,7 @@ class Row:
 
     def give_up(self) -> None:
         """End without an answer; text that was held back is not shown any more."""
-        self.raw, self.finish = self.raw[: self._shown], "hopeless"
+        self.raw, self.finish = self.raw[: self._shown.upto], "hopeless"
 
     def _judge(self, start: int, ended: bool, last: bool, content: int | None) -> None:
         held = self._constraint
@@ -145,14 +146,10 @@ class Row:
 
     def _cut_at_stop(self, start: int) -> bool:
         """Cut the text before the first stop string that the new piece completes."""
-        hits = []
-        for stop in self.request.stop:
-            at = self.raw.find(stop, max(self._shown, start - len(stop) + 1))
-            if at >= 0:
-                hits.append((at, stop))
-        if not hits:
+        found = self._shown.stop_in(self.raw, start)
+        if found is None:
             return False
-        at, self.stop_string = min(hits, key=lambda hit: (hit[0], -len(hit[1])))
+        at, self.stop_string = found
         self.raw = self.raw[:at]
         return True
 
@@ -169,26 +166,6 @@ class Row:
             self._unfinished.clear()
         elif self.finish is None:
             self._unfinished.append(len(self.steps))
-
-    def _release(self) -> tuple[str, bool]:
-        """The text that may be shown now, and whether it is reasoning.
-
-        What could begin a stop string or a reasoning mark waits, and so does content that came
-        in one token with the end of the reasoning: a step shows the one or the other.
-        """
-        end, content = len(self.raw), self._reasoning.start
-        if self.finish is None:
-            end -= _pending(self.raw, self._shown, self.request.stop)
-            end = self._shown if self._reasoning.undecided else end
-        reasoning = content is None or self._shown < content
-        if reasoning and content is not None:
-            if self.finish and end > content:
-                reasoning, self._shown = False, content
-            else:
-                end = min(end, content)
-        text = self.raw[self._shown : end]
-        self._shown = max(self._shown, end)
-        return text, reasoning
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -256,16 +233,3 @@ def own_error(err: BaseException) -> Exception:
     failure = EngineError(f"the parser of the request raised {err!r}")
     failure.__cause__ = err
     return failure
-
-
-def _pending(raw: str, shown: int, stops: tuple[str, ...]) -> int:
-    """How many last characters could be the beginning of a stop string.
-
-    >>> _pending("Answer: 4\\n", 0, ("\\n\\n",))
-    1
-    """
-    longest = max((len(s) for s in stops), default=1) - 1
-    for size in range(min(longest, len(raw) - shown), 0, -1):
-        if any(stop.startswith(raw[-size:]) for stop in stops):
-            return size
-    return 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from bitcal_integrations.decode.loops import EVERY, WINDOW, repeated_tail
 from bitcal_integrations.decode.reasoning import Reasoning
+from bitcal_integrations.decode.shown import Shown
 from bitcal_integrations.engines._remote_scored import UNKNOWN_ID, Scored, spread
 from bitcal_integrations.engines._remote_spelling import ranges
 from bitcal_integrations.errors import EngineError
@@ -63,9 +64,9 @@ class RemoteText:
         self._told_end = False  # the server ended it, so that its count of tokens is final
         self._ids: dict[str, int] = {}  # a number for every spelling, to find loops with
         self._order: list[int] = []
-        self._shown = 0
         self._apart: list[str] = []
         self._reasoning = Reasoning(None)
+        self._shown = Shown(request.stop, self._reasoning)
         self._parse = as_parser(request.parser)
 
     def push(self, piece: Piece) -> Iterator[Step]:
@@ -98,7 +99,7 @@ class RemoteText:
             self._order.append(self._ids.setdefault(spelt, len(self._ids)))
             final = index >= len(tokens) - 1
             self._judge(len(base) + start, piece.finish if final else None)
-            text, reasoning = self._release()
+            text, reasoning = self._shown.release(self.raw, self.finish is not None)
             yield self._step(token, min(len(base) + start, len(self.raw)), text, reasoning)
             if self.finish is not None:
                 return
@@ -143,15 +144,10 @@ class RemoteText:
         return bool(repeated_tail(self._order[-WINDOW:]))
 
     def _cut_at_stop(self, start: int) -> bool:
-        """Cut the text before the first stop string that the new piece completes."""
-        hits = []
-        for stop in self.request.stop:
-            at = self.raw.find(stop, max(self._shown, start - len(stop) + 1))
-            if at >= 0:
-                hits.append((at, stop))
-        if not hits:
+        found = self._shown.stop_in(self.raw, start)
+        if found is None:
             return False
-        at, self._stop_string = min(hits, key=lambda hit: (hit[0], -len(hit[1])))
+        at, self._stop_string = found
         self.raw = self.raw[:at]
         return True
 
@@ -160,29 +156,9 @@ class RemoteText:
             return False
         return _guarded(self._parse, self.raw[content:], ended=False) is not None
 
-    def _release(self) -> tuple[str, bool]:
-        """The text that may be shown now, and whether it is reasoning.
-
-        What could begin a stop string or a reasoning mark waits, and so does content that came
-        in one piece with the end of the reasoning.
-        """
-        end, content = len(self.raw), self._reasoning.start
-        if self.finish is None:
-            end -= held_back(self.raw, self._shown, self.request.stop)
-            end = self._shown if self._reasoning.undecided else end
-        reasoning = content is None or self._shown < content
-        if reasoning and content is not None:
-            if self.finish and end > content:
-                reasoning, self._shown = False, content
-            else:
-                end = min(end, content)
-        text = self.raw[self._shown : end]
-        self._shown = max(self._shown, end)
-        return text, reasoning
-
     def _rest(self) -> Iterator[Step]:
         """A step for what still waited when the end came without a token."""
-        text, reasoning = self._release()
+        text, reasoning = self._shown.release(self.raw, self.finish is not None)
         if text:
             end = len(self.raw)
             if self._steps:
@@ -194,7 +170,7 @@ class RemoteText:
         """Tool calls that the server gives apart from the text, as the text they stand for."""
         start = len(self.raw)
         self.raw += text
-        self._shown = len(self.raw)
+        self._shown.upto = len(self.raw)
         return _unscored(text, start, len(self.raw))
 
     def generation(self) -> Generation:
@@ -263,16 +239,3 @@ def _guarded(parse: Callable[..., Answer | None], text: str, ended: bool) -> Ans
         raise
     except BaseException as err:
         raise EngineError(f"the parser of the request raised {err!r}") from err
-
-
-def held_back(raw: str, shown: int, stops: Sequence[str]) -> int:
-    """How many last characters could be the beginning of a stop string.
-
-    >>> held_back("Answer: 4\\n", 0, ("\\n\\n",))
-    1
-    """
-    longest = max((len(s) for s in stops), default=1) - 1
-    for size in range(min(longest, len(raw) - shown), 0, -1):
-        if any(stop.startswith(raw[-size:]) for stop in stops):
-            return size
-    return 0

@@ -7,6 +7,7 @@ Knows tables and rows; it writes nothing.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,16 +19,18 @@ from bitcal_integrations.monitor._rows import Label, Pick, StoredRecord
 PAGE = 500
 
 
-class Reader:
+class Reader(ABC):
     """What a Store can be asked."""
 
     @property
+    @abstractmethod
     def url(self) -> str:
-        raise NotImplementedError
+        """Where the store is."""
 
     @property
+    @abstractmethod
     def engine(self) -> sa.Engine:
-        raise NotImplementedError
+        """Its connections."""
 
     def records(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoint_help import LOG, PROMPTS, decode, letter, request, tokens
 from families import tiny_model, tiny_tokenizer
 from transformers import MambaConfig, MambaForCausalLM
 
@@ -21,38 +22,9 @@ from bitcal_integrations.decide.stop import (
 from bitcal_integrations.decode.batch import Batch
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.row import Row
-from bitcal_integrations.decode.run import generate, steps
+from bitcal_integrations.decode.run import steps
 from bitcal_integrations.errors import BadRequest
-from bitcal_integrations.types import Generation, Request, Step, make_request
-
-PROMPTS = ("Hello there, this is", "A", "What is the capital of France? Well", "abc abc abc")
-LOG = StopPlan(closing="Answer:", spacing=5, answer_tokens=8, log=True)
-
-
-def letter(text: str, ended: bool = True) -> str | None:
-    """The first two characters after the closing text, printable or not."""
-    said = text.partition("Answer:")[2]
-    return said[:2] or None if ended or len(said) > 2 else None
-
-
-def request(prompt: str, plan: StopPlan | None = None, **options: Any) -> Request:
-    return make_request(
-        prompt, **{"max_new_tokens": 48, "parser": letter, "early_stop": plan, **options}
-    )
-
-
-def decode(net: Net, requests: list[Request]) -> list[Generation]:
-    return generate(net, requests)
-
-
-def tokens(generation: Generation) -> list[int]:
-    return [step.token_id for step in generation.steps]
-
-
-def logged(generation: Generation) -> LoggedRun:
-    answer = generation.answer.text if generation.answer else None
-    return LoggedRun(generation.checkpoints, generation.n_tokens, answer, finish=generation.finish)
-
+from bitcal_integrations.types import Step, make_request
 
 # ---- what is left as it was -----------------------------------------------------------------
 
