@@ -39,19 +39,23 @@ class Canary:
 @dataclass(frozen=True)
 class Check:
     """What replayed canaries say: `agreement` is the share of equal answers, `difference` the
-    mean distance of the raw scores; `fingerprint` names a part that differs, or is empty."""
+    mean distance of the raw scores (NaN without any), `unscored` how many answers came without
+    one; `fingerprint` names a part that differs, or is empty."""
 
     state: Literal["same", "shifted", "void"]
     agreement: float
     difference: float
     n: int
     fingerprint: str = ""
+    unscored: int = 0
 
     def __str__(self) -> str:
         found = (
             f"{self.state}: {self.agreement:.0%} of {self.n} canary answers are equal, "
             f"raw scores differ by {self.difference:.3f} on average"
         )
+        if self.unscored:
+            found += f" ({self.unscored} have none now)"
         return f"{found}; {self.fingerprint}" if self.fingerprint else found
 
 
@@ -61,13 +65,17 @@ def answer_of(record: Record) -> str:
     return answer.text if answer else record.generation.text.strip()
 
 
-def judge(agreement: float, difference: float, n: int, fingerprint: str) -> Check:
-    state: Literal["same", "shifted", "void"] = "shifted"
-    if agreement >= SAME_AGREEMENT and difference <= SAME_DIFFERENCE:
+def judge(
+    agreement: float, difference: float, n: int, fingerprint: str, unscored: int = 0
+) -> Check:
+    """An answer that lost its score weighs as much as one that is another."""
+    state: Literal["same", "shifted", "void"] = "void"
+    alike = min(agreement, 1 - unscored / n)
+    if alike >= SAME_AGREEMENT and difference <= SAME_DIFFERENCE:
         state = "same"
-    elif agreement < VOID_AGREEMENT or difference > VOID_DIFFERENCE:
-        state = "void"
-    return Check(state, agreement, difference, n, fingerprint)
+    elif alike >= VOID_AGREEMENT and difference <= VOID_DIFFERENCE:
+        state = "shifted"
+    return Check(state, agreement, difference, n, fingerprint, unscored)
 
 
 def by_options(canaries: Sequence[Canary]) -> list[list[int]]:

@@ -45,11 +45,17 @@ Budgeted = Annotated[
 
 
 def server_arguments(
-    model: str, served: str | None, api: str | None, in_flight: int | None, budget: str | None
+    model: str,
+    served: str | None,
+    api: str | None,
+    in_flight: int | None = None,
+    budget: str | None = None,
 ) -> dict[str, Any]:
     """What `load` takes for these options; they mean nothing without a server."""
+    from bitcal_integrations.engines.remote import is_url
+
     given = {"--model": served, "--api": api, "--in-flight": in_flight, "--budget": budget}
-    if not model.startswith(("http://", "https://")):
+    if not is_url(model):
         for option, value in given.items():
             if value is not None:
                 raise BadRequest(f"{option} belongs to a server, http://..., and not to {model!r}")

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from bitcal_integrations.cli._options import Device, Dtype, Json, Weights, weights_of
+from bitcal_integrations.cli._server import Api, Served, server_arguments
 
 PACKAGES = (
     "bitcal-integrations",
@@ -28,11 +29,16 @@ PACKAGES = (
 def doctor(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="Also load this model and say how it is served."),
+        typer.Argument(
+            metavar="[MODEL]",
+            help="Also load this model, or reach this server, and say how it is served.",
+        ),
     ] = None,
     weights: Weights = "auto",
     dtype: Dtype = "auto",
     device: Device = "auto",
+    served: Served = None,
+    api: Api = None,
     bench: Annotated[
         bool, typer.Option("--bench", help="Also measure the ratios of README's table (minutes).")
     ] = False,
@@ -41,6 +47,7 @@ def doctor(
     """Check versions, device and kernels; run a self-test."""
     from bitcal_integrations.cli._show import console, print_json
 
+    given = server_arguments(model or "", served, api)
     out = console(quiet=as_json)
     report: dict[str, Any] = {"versions": versions()}
     draw_facts(out, "versions", report["versions"])
@@ -48,7 +55,8 @@ def doctor(
     draw_facts(out, "machine", report["machine"])
     report["self_test"] = checked(out)
     if model is not None:
-        report["model"] = model_report(model, weights_of(weights), dtype, device)
+        how = {"weights": weights_of(weights), "dtype": dtype, "device": device, **given}
+        report["model"] = model_report(model, how)
         draw_facts(out, model, report["model"])
     if bench:
         report["bench"] = measured(out)
@@ -98,13 +106,13 @@ def threads() -> int:
     return max((pool["num_threads"] for pool in threadpool_info()), default=1)
 
 
-def model_report(model: str, weights: str | None, dtype: str, device: str) -> dict[str, Any]:
+def model_report(model: str, how: dict[str, Any]) -> dict[str, Any]:
     """What a loaded model says about itself."""
     from bitcal_integrations.cli._show import progress
     from bitcal_integrations.model import load
 
     with progress() as report:
-        loaded = load(model, weights=weights, dtype=dtype, device=device, progress=report)
+        loaded = load(model, progress=report, **how)
     with loaded:
         return dict(loaded.report())
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitcal_integrations.cli._stored import is_store
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bitcal_integrations.kept import Kept
     from bitcal_integrations.profile import Profile
     from bitcal_integrations.types import Labelled
-
-SQLITE = b"SQLite format 3\0"
 
 
 def report(
@@ -59,17 +59,6 @@ def report(
 
         raise BadRequest(f"--days is for a store of records, and {answers!r} is none")
     _kept(answers, out, profile, task or "default", title, markdown)
-
-
-def is_store(path: str) -> bool:
-    """Whether it is a database: a URL, or a file that begins as SQLite's do."""
-    if "://" in path:
-        return True
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(SQLITE)) == SQLITE
-    except OSError:
-        return False
 
 
 def _over_time(

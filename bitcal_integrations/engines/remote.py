@@ -37,10 +37,10 @@ MOST_ALTERNATIVES = 20  # what vLLM and OpenAI give at most
 def is_url(source: Any) -> bool:
     """Whether `load` is asked for a server.
 
-    >>> is_url("http://localhost:8000/v1"), is_url("org/name")
-    (True, False)
+    >>> is_url("http://localhost:8000/v1"), is_url("HTTPS://host/v1"), is_url("org/name")
+    (True, True, False)
     """
-    return isinstance(source, str) and source.startswith(("http://", "https://"))
+    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 
 def own_options(

@@ -11,7 +11,7 @@ import pytest
 
 from bitcal_integrations.answered import read_answers
 from bitcal_integrations.cli.evaluate import unknown
-from bitcal_integrations.cli.label import _judged
+from bitcal_integrations.cli.label import Shown, _judged
 from bitcal_integrations.profile import Profile
 from bitcal_integrations.tiny.tasks import questions
 from bitcal_integrations.types import Confidence
@@ -205,7 +205,7 @@ def test_from_prompts_without_labels_to_a_profile(
 def test_the_end_of_the_input_ends_labelling(made: tuple[Path, Path, str]) -> None:
     from bitcal_integrations.cli._show import console
 
-    rows = read_answers(made[1])[:3]
+    rows = [Shown(r.prompt, r.text) for r in read_answers(made[1])[:3]]
     assert list(_judged(console(quiet=True), rows, lambda: "")) == []
 
 

@@ -98,3 +98,15 @@ def test_the_command_line_asks_it(server: Server) -> None:
     result = CliRunner().invoke(app, ["ask", server.url, "2 + 2", "--parser", "gsm8k"])
     assert (result.exit_code, result.stdout) == (0, "#### 4\n")
     assert "confidence unknown: no profile" in result.stderr
+
+
+def test_doctor_reaches_a_server(server: Server) -> None:
+    """A scheme in capitals is a server too."""
+    address = server.url.replace("http://", "HTTP://")
+    found = CliRunner().invoke(app, ["doctor", address, "--model", "toy", "--api", "chat"])
+    assert found.exit_code == 0, found.output
+    assert "in_flight" in found.stdout
+    assert server.asked
+    refused = CliRunner().invoke(app, ["doctor", "--api", "chat"])
+    assert refused.exit_code == 1
+    assert "--api belongs to a server" in refused.stderr
