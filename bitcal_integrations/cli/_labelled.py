@@ -42,8 +42,32 @@ Answers = Annotated[
         metavar="FILE", help="Keep every answer here as it comes; a cut run goes on from it."
     ),
 ]
+Signals = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="What the confidence is made of, with commas; default stands for the free ones, "
+        "hidden_probe adds a probe of hidden states.  [default: default]",
+    ),
+]
 MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="At most this many tokens.")]
 Task = Annotated[str, typer.Option(metavar="NAME", help="Name of the task in the profile.")]
+
+
+def features_of(signals: str | None) -> tuple[str, ...] | None:
+    """The features that --signals names; None where it names none.
+
+    >>> features_of("confidence, length"), len(features_of("default,hidden_probe"))
+    (('confidence', 'length'), 9)
+    """
+    from bitcal_integrations.features import DEFAULT_FEATURES, make_schema
+
+    if signals is None:
+        return None
+    names: list[str] = []
+    for name in (part.strip() for part in signals.split(",")):
+        names += DEFAULT_FEATURES if name == "default" else (name,)
+    return make_schema(names).names
 
 
 def score_table(scores: Mapping[str, Mapping[str, Any]]) -> Any:

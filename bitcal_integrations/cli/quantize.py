@@ -6,10 +6,11 @@ Knows nothing of how; it shows progress, what memory was saved and what to type 
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bitcal_integrations.cli._labelled import Grader, Parser
 from bitcal_integrations.cli._options import Device, Dtype, Model, Weights, weights_of
 
 
@@ -34,31 +35,78 @@ def quantize(
             "it was: what is done is kept in DIR.repair until the end.",
         ),
     ] = "none",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Choose a type for each layer under a budget: 0.35 of the bytes of the linear "
+            "layers, '3 bits' per weight, or '200 MiB'. What is measured is kept in DIR.bits.json "
+            "until the end.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --budget: JSON lines with prompts, whose answers shall stay as they are.  "
+            "[default: texts that the model writes]",
+        ),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --budget: kl, from the unquantized answers, or brier, for data with right "
+            "answers.  [default: kl]",
+        ),
+    ] = None,
+    recover: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON lines with prompt and gold: train norm gains on what the unquantized model "
+            "says to a quarter of them, and keep the new ones if another quarter comes out better. "
+            "What is done is kept in DIR.recover until the end.",
+        ),
+    ] = None,
+    parser: Parser = None,
+    grader: Grader = None,
 ) -> None:
     """Quantize a model and write it to a folder."""
+    from bitcal_integrations.cli import _bits, _recover
     from bitcal_integrations.cli._memory import draw_memory, rows
     from bitcal_integrations.cli._show import console, progress
     from bitcal_integrations.model import load
     from bitcal_integrations.repair import forget, kept_beside, summary
 
+    graded = () if recover is None else ("parser", "grader")
+    given = {"data": data, "objective": objective, "parser": parser, "grader": grader}
+    _bits.check(budget, weights, {k: v for k, v in given.items() if k not in graded})
+    _recover.check(recover, given)
     with progress() as report:
-        loaded = load(
-            model,
-            weights=weights_of(weights),
-            exclude=exclude or "*lm_head",
-            dtype=dtype,
-            device=device,
-            progress=report,
-            repair=None if repair == "none" else kept_beside(out, repair),
-        )
+        loading: dict[str, Any] = {
+            "exclude": exclude or "*lm_head", "dtype": dtype, "device": device, "progress": report,
+            "repair": None if repair == "none" else kept_beside(out, repair),
+        }  # fmt: skip
+        found = _bits.chosen(model, budget, out, given, loading) if budget is not None else None
+        loaded = load(model, weights=found.plan if found else weights_of(weights), **loading)
     with loaded:
+        gained = _recover.recovered(loaded, recover, out, given)
         loaded.save(out)
         if repair != "none":
             forget(out)
+        if gained:
+            _recover.forget(out)
+        if found:
+            _bits.kept_beside(out).unlink(missing_ok=True)
         memory, about = loaded.memory_report(), loaded.report()
     screen = console()
+    if found:
+        _bits.draw(screen, found, objective or "kl")
     draw_memory(screen, rows(memory, about["dtype"]), about["dtype"])
     for line in summary(about["repaired"]):
         screen.print(line, highlight=False)
+    if gained:
+        screen.print(str(gained), soft_wrap=True)
     screen.print(f"written to {out}", soft_wrap=True)
     screen.print(f'use it     bitcal ask {shlex.quote(out)} "Why is the sky blue?"', soft_wrap=True)
