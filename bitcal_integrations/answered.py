@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -17,13 +17,14 @@ from typing import Any
 
 from bitcal_integrations.assess import Assessor
 from bitcal_integrations.canary import answer_of
-from bitcal_integrations.dataset import ANSWERS_FORMAT, Example
+from bitcal_integrations.dataset import ANSWERS_FORMAT, Example, is_marked
 from bitcal_integrations.decide._stop_asked import as_asked, plan_of
 from bitcal_integrations.errors import BadRequest, CalibrationError, EngineClosed
-from bitcal_integrations.features import NO_PROFILE, Schema
+from bitcal_integrations.features import NO_PROFILE, PROBE, TUNED, Schema, parts_for, with_probe
 from bitcal_integrations.grading import as_grader, as_parser, check_gold, name_of
-from bitcal_integrations.kept import add_verdicts, kept_in, read_answers, read_kept
+from bitcal_integrations.kept import add_verdicts, kept_in, read_answers, read_kept, state_needed
 from bitcal_integrations.request import OPTIONS
+from bitcal_integrations.signals._probe import written
 from bitcal_integrations.types import (
     Confidence,
     Labelled,
@@ -71,16 +72,17 @@ class Asking:
         """
         options = {k: v for k, v in self.plain_options.items() if k != "early_stop"}
         request, usual = self.request(model), make_request("")
-        for name in set(OPTIONS) - {"task", *options}:  # what the model or its task adds
+        # What the model or its task adds; a kept state says of itself which layer's it is.
+        for name in set(OPTIONS) - {"task", "hidden_layer", *options}:
             if (value := getattr(request, name)) != getattr(usual, name):
                 options[name] = value
         if request.early_stop is not None:  # what a name stands for, which may change
             options["early_stop"] = request.early_stop
         header = {
             "format": ANSWERS_FORMAT,
-            "model": model.fingerprint_parts,
+            "model": parts_for(model.fingerprint_parts, self.schema),
             "grader": self.grader if isinstance(self.grader, str) else name_of(self.grader),
-            "features": self.schema.to_dict() if self.schema else None,
+            "features": replace(self.schema, probe=None).to_dict() if self.schema else None,
             "options": options,
         }
         plain: dict[str, Any] = json.loads(json.dumps(header, default=_saved))
@@ -110,8 +112,10 @@ def answer_all(
     grader = as_grader(asking.grader)
     request = asking.request(model)
     check_golds(examples, asking.grader, request)
+    _check_untuned(model, examples, _needed(model, asking))
     with kept_in(keep, asking.header(model)) as store:
-        done = dict(_renewed(store.rows_of(examples, _needed(model, asking)), model, request))
+        kept = store.rows_of(examples, _needed(model, asking))
+        done = dict(_renewed(kept, model, request, asking.schema))
         left = [e for e in examples if e.id not in done]
         if asking.shuffle:
             left.sort(key=lambda e: sha256(e.id.encode()).digest())
@@ -146,6 +150,20 @@ def check_golds(examples: Sequence[Example], grader: Any, request: Request) -> N
                 raise CalibrationError(f"example {example.id!r}: {err.message}") from None
 
 
+def _check_untuned(model: Any, examples: Sequence[Example], features: Collection[str]) -> None:
+    """Refuse to measure a tuned verdict on the very prompts that it was tuned on."""
+    verdict = getattr(model, "verdict", None)
+    if TUNED not in features or verdict is None:
+        return
+    known = [e for e in examples if is_marked(e.prompt, verdict.seen)]
+    if known:
+        raise CalibrationError(
+            f"the verdict prompt was tuned on {len(known)} of these {len(examples)} examples, the "
+            f"first of them {known[0].id!r}: what {TUNED} says of them it has been told",
+            "Keep the examples apart: some to tune the verdict, others to fit and to report.",
+        )
+
+
 def comparable(gold: Any, grader: Any) -> bool:
     """Whether a grader can compare an answer with this one."""
     try:
@@ -160,11 +178,12 @@ def _needed(model: Any, asking: Asking) -> set[str]:
     schemas = [asking.schema]
     if model.profile is not None and not Assessor(model.profile, model.fingerprint_parts).foreign:
         schemas.append(model.profile.task(asking.task).schema)
-    return {name for schema in schemas if schema for name in schema.names}
+    names = {n for schema in schemas if schema for n in schema.names if n != PROBE}
+    return names | {state_needed(s.layer) for s in schemas if s and s.hidden}
 
 
 def _renewed(
-    rows: Mapping[str, Labelled], model: Any, request: Request
+    rows: Mapping[str, Labelled], model: Any, request: Request, schema: Schema | None
 ) -> Iterator[tuple[str, Labelled]]:
     """Kept rows with the confidence that the model's profile of today gives their signals."""
     assessor = Assessor(model.profile, model.fingerprint_parts)
@@ -173,7 +192,8 @@ def _renewed(
         # A confidence that is exact by construction, as ToyModel's, comes from no profile.
         if model.profile is not None or confidence.interval != "exact":
             confidence = judged_again(assessor, request, row)
-        yield key, replace(row, confidence=confidence)
+        signals = with_probe(confidence.signals, row.hidden, schema)
+        yield key, replace(row, confidence=replace(confidence, signals=signals))
 
 
 def judged_again(assessor: Assessor, request: Request, row: Labelled) -> Confidence:
@@ -184,9 +204,9 @@ def judged_again(assessor: Assessor, request: Request, row: Labelled) -> Confide
     confidence = row.confidence
     if confidence.reason.startswith("no_answer") or row.finish == "settled":
         return replace(confidence, task=request.task)
-    bare = Confidence(
-        raw=confidence.raw, signals=confidence.signals, task=request.task, reason=NO_PROFILE
-    )
+    task = assessor.task(request.task)
+    signals = with_probe(confidence.signals, row.hidden, task.schema if task else None)
+    bare = Confidence(raw=confidence.raw, signals=signals, task=request.task, reason=NO_PROFILE)
     return assessor.of_signals(request, bare)
 
 
@@ -229,6 +249,7 @@ def _labelled(
         row, text=result.text, answer=answer, finish=result.generation.finish, correct=correct,
         confidence=result.confidence,
         tokens=result.generation.n_tokens + result.generation.probe_tokens, stop=_stop_of(result),
+        hidden=written(result.generation.hidden, result.request.hidden_layer),
     )  # fmt: skip
 
 

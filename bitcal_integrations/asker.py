@@ -18,8 +18,10 @@ from bitcal_integrations import budget as budgets
 from bitcal_integrations.assess import Assessor, Extras, extras_of
 from bitcal_integrations.decide._stop_asked import plan_of
 from bitcal_integrations.engines import _ticket as tickets
+from bitcal_integrations.engines._layers import with_layer
 from bitcal_integrations.errors import BadRequest, BatchError
-from bitcal_integrations.features import Schema, make_schema, measure_all, with_agreement
+from bitcal_integrations.features import TUNED, Schema, make_schema, measure_all, with_agreement
+from bitcal_integrations.request import SoftRequest
 from bitcal_integrations.types import (
     Confidence,
     Generation,
@@ -55,6 +57,7 @@ class Asker:
         self._system = system
         self._defaults = defaults or {}
         self._assessor = assessor or Assessor(None, {})
+        self._verdict: Any = None  # a SoftPrompt
         self._sinks: list[Sink] = []
 
     @overload
@@ -65,8 +68,8 @@ class Asker:
         """A Record for one prompt (a string or messages), a list of Records for a list of them.
 
         Options: max_new_tokens, temperature, top_p, seed, stop, parser, loop_stop, top_logprobs,
-        chat, chat_template_kwargs, task, tools, tool_choice, response_schema, early_stop, and
-        `features`, names to measure besides the profile's.
+        chat, chat_template_kwargs, task, tools, tool_choice, response_schema, early_stop,
+        hidden_layer, and `features`, names to measure besides the profile's.
         If some of a list fail, BatchError holds what the others gave; with `return_errors=True`
         each error stands in its place instead.
 
@@ -160,18 +163,28 @@ class Asker:
         return_errors = bool(options.pop("return_errors", False))
         features = options.pop("features", None)
         schema = features if isinstance(features, Schema | None) else make_schema(features)
+        if schema is not None and TUNED in schema.names and self._verdict is None:
+            raise BadRequest(
+                f"{TUNED} is not allowed: {self.name!r} has no tuned verdict prompt in use",
+                "Make one with verdict.tune_verdict and hand it to verdict.use_verdict.",
+            )
         many = isinstance(prompt, (list, tuple)) and not _is_messages(prompt)
-        requests = tuple(self._request(p, options) for p in (prompt if many else [prompt]))
+        requests = tuple(self._request(p, options, schema) for p in (prompt if many else [prompt]))
         tokenizer = getattr(self, "tokenizer", None)
         return _Call(
             many, requests, return_errors, schema, budgets.as_budget(requests, tokenizer, **spend)
         )
 
+    @property
+    def verdict(self) -> Any:
+        """The tuned verdict prompt in use, a SoftPrompt, which `p_true_tuned` needs; or None."""
+        return self._verdict
+
     def request_of(self, prompt: Any, **options: Any) -> Request:
         """The Request that `ask` would make, with the model's defaults and its task's parser."""
         return self._request(prompt, options)
 
-    def _request(self, prompt: Any, options: dict[str, Any]) -> Request:
+    def _request(self, prompt: Any, options: dict[str, Any], more: Schema | None = None) -> Request:
         request = make_request(self._with_system(prompt), **{**self._defaults, **options})
         request = self._assessor.resolve(request)
         if plan_of(request.early_stop) and not getattr(self._engine, "stops_early", False):
@@ -179,7 +192,7 @@ class Asker:
                 f"early_stop is not allowed: only a model in this process can be asked for trial "
                 f"answers, and {self.name!r} is none"
             )
-        return request
+        return with_layer(request, (self._assessor.schema(request), more), self._engine, self.name)
 
     def _with_system(self, prompt: Any) -> Any:
         if self._system is None:
@@ -192,7 +205,7 @@ class Asker:
 
     def _extras(self, call: _Call, results: Sequence[Any]) -> list[Extras]:
         """What must be asked beside each answer, for the profile's features and the caller's."""
-        return [
+        found = [
             Extras((), ())
             if isinstance(result, Exception) or call.budget is not None
             else extras_of(
@@ -202,6 +215,13 @@ class Asker:
             )
             for request, result in zip(call.requests, results, strict=True)
         ]
+        return [replace(e, requests=tuple(map(self._behind_verdict, e.requests))) for e in found]
+
+    def _behind_verdict(self, request: Request) -> Request:
+        """The request with the tuned soft tokens, where a signal asks for them."""
+        if isinstance(request, SoftRequest) and self._verdict is not None:
+            return replace(request, soft=self._verdict.soft)
+        return request
 
     def _fold(self, call: _Call, results: list[Any], extras: list[Extras], more: list[Any]) -> Any:
         records, at = [], 0
@@ -226,7 +246,8 @@ class Asker:
         confidence = self._confidence(request, generation, observation)
         confidence = budgets.as_told(generation, confidence)
         if call.schema is not None:
-            signals = {**confidence.signals, **measure_all(observation, call.schema)}
+            schema = call.schema.behind(request.hidden_layer)
+            signals = {**confidence.signals, **measure_all(observation, schema)}
             confidence = with_agreement(replace(confidence, signals=signals))
         record = Record(request, generation, confidence, timing=outcome.timing, model=self.name)
         for sink in tuple(self._sinks):

@@ -38,7 +38,7 @@ from bitcal_integrations.profile import (
     decoding_of,
     differing,
 )
-from bitcal_integrations.tiny.assets import MODEL_NAME, profile_file
+from bitcal_integrations.tiny.assets import MODEL_NAME, shipped_profile
 from bitcal_integrations.toolcalls import tool_calls_of
 from bitcal_integrations.types import Confidence, Generation, Observation, Request
 
@@ -49,9 +49,12 @@ _UNFINISHED = {"cancelled": "was cancelled", "error": "failed"}
 
 
 def find_profile(
-    profile: Any, model: Any, weights: Mapping[str, str], dtype: str
+    profile: Any, model: Any, weights: Mapping[str, str], dtype: str, repair: Any = None
 ) -> Profile | None:
-    """The profile asked for; "auto" looks beside the weights, or into the package."""
+    """The profile asked for; "auto" looks beside the weights, or into the package.
+
+    A repaired model has a profile of its own; repaired in another way it has none.
+    """
     if profile is None or isinstance(profile, Profile):
         return profile
     if not isinstance(profile, (str, os.PathLike)):
@@ -62,12 +65,12 @@ def find_profile(
         return Profile.load(Path(profile))
     if not isinstance(model, (str, os.PathLike)):
         return None
-    if os.fspath(model) == MODEL_NAME and not Path(MODEL_NAME).is_dir():
-        kinds = sorted(set(weights.values())) or ["none"]
-        path = profile_file(kinds[0], dtype) if len(kinds) == 1 else None
+    if os.fspath(model) != MODEL_NAME or Path(MODEL_NAME).is_dir():
+        path: Path | None = Path(model) / FILE_NAME
     else:
-        path = Path(model) / FILE_NAME
-    return Profile.load(path) if path and path.is_file() else None
+        path = shipped_profile(set(weights.values()), dtype, (repair or {}).get("name", ""))
+    found = Profile.load(path) if path and path.is_file() else None
+    return None if found and repair and found.parts.get("repair") != repair else found
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Extras:
 def extras_of(schemas: Sequence[Schema | None], request: Request, generation: Generation) -> Extras:
     """What must be asked beside an answer before the features of these schemas can be measured."""
     pairs: dict[tuple[str, int], Request] = {}
-    request = replace(request, early_stop=None)  # what is measured beside it goes to its own end
+    request = replace(request, early_stop=None, hidden_layer=None)  # each goes to its own end
     for schema in schemas if not unanswered(request, generation) else ():
         if schema is None:
             continue
@@ -136,10 +139,13 @@ class Assessor:
         self, profile: Profile | None, parts: Mapping[str, Any], strict: bool = False
     ) -> None:
         self.profile = profile
-        self.foreign = NO_PROFILE if profile is None else ""
-        if profile is not None and (part := differing(profile.parts, parts)):
+        self.foreign = ""
+        if profile is None:
+            mended = parts.get("repair")
+            self.foreign = f"{NO_PROFILE} with the repair {mended}" if mended else NO_PROFILE
+        elif part := differing(profile.parts, parts):
             self.foreign = f"the profile is of another model: {part}"
-        self._strict = strict
+        self.strict = strict
         if strict and self.foreign:
             raise ProfileError(
                 f"strict=True refuses a model without its own profile ({self.foreign})",
@@ -168,7 +174,7 @@ class Assessor:
         found = as_asked(request.early_stop)
         if isinstance(found, str):
             certificate, why = self._certified(found, request)
-            if certificate is None and self._strict:
+            if certificate is None and self.strict:
                 raise ProfileError(f"strict=True refuses early_stop={found!r}: {why}")
             found = found if certificate is None else certificate
         return replace(request, early_stop=found)
@@ -230,9 +236,11 @@ class Assessor:
                 bare = replace(bare, profile=self.profile.fingerprint)
             return settled_confidence(request.early_stop, generation.checkpoints, bare)
         if (schema := self.schema(request)) is not None:
-            bare = replace(bare, signals={**bare.signals, **measure_all(seen, schema)})
+            more = measure_all(seen, schema.behind(request.hidden_layer))
+            bare = replace(bare, signals={**bare.signals, **more})
         found = self.of_signals(request, with_agreement(bare))
-        if found.value is None and not generation.steps and self.foreign in ("", NO_PROFILE):
+        ours = not self.foreign or self.profile is None
+        if found.value is None and not generation.steps and ours:
             return replace(found, reason=NO_LOGPROBS)
         return found
 

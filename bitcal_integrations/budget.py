@@ -4,8 +4,9 @@ It goes to the rows that need the fewest further tokens to come to their end, si
 an end is seldom right: in rounds, in which rows go on from where they were, and of which each knows
 better how long texts are for their prompts. A closing text, where there is one, asks rows that the
 budget cuts for their answer with what is left. All choices follow from the rows' own tokens, so
-equal calls give equal answers. It says which requests to make next and takes what came of them; it
-asks no engine itself and knows no confidence.
+equal calls give equal answers. Early stops are refused beside it, since their promises are about
+texts that nobody cuts. It says which requests to make next and takes what came of them; it asks no
+engine itself and knows no confidence.
 """
 
 from __future__ import annotations
@@ -56,13 +57,20 @@ class Budget:
                 "total_tokens is not allowed: only a model in this process can go on with a text"
             )
         for request in self.requests:
-            for name in ("constrained", "early_stop"):
-                if value := getattr(request, name):
-                    option = "early_stop" if name == "early_stop" else "tools or response_schema"
-                    raise BadRequest(
-                        f"total_tokens cannot be combined with {option} ({value!r:.60}): a text "
-                        "that is cut could not go on as it began"
-                    )
+            if request.constrained:
+                raise BadRequest(
+                    "total_tokens cannot be combined with tools or response_schema: a text that is "
+                    "cut could not go on as it began"
+                )
+            if request.early_stop is not None:
+                asked = f"{request.early_stop!r:.60}"
+                raise BadRequest(
+                    f"total_tokens cannot be combined with early_stop ({asked}): a budget "
+                    "cuts texts and takes them up again, and an early stop was certified on texts "
+                    "that nobody cuts, so its promise would not hold",
+                    "Use early_stop where texts should end when they are settled, and total_tokens "
+                    "where a list must not take more.",
+                )
 
     def collect(self, ask: Callable[[Sequence[Request]], list[Result]]) -> list[Result]:
         """Spend it: `ask` gives what came of each request, in order."""

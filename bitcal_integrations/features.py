@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from bitcal_integrations import registry
 from bitcal_integrations.errors import BadRequest, UnknownName
 from bitcal_integrations.grading import name_of
+from bitcal_integrations.signals._probe import Probe, read
 from bitcal_integrations.signals._span import probability
 from bitcal_integrations.types import Confidence, Generation, Observation, Request
 
@@ -38,7 +39,9 @@ DEFAULT_FEATURES: tuple[str, ...] = (
 )
 DEFAULT_SAMPLES = 5  # where a signal needs samples and nobody said how many
 SCORES = ("full", "top_k")
+PROBE = "hidden_probe"  # the feature that is fitted with a profile
 _WHOLE = "_text"
+TUNED = "p_true_tuned"  # needs what `verdict.use_verdict` puts in use
 
 
 @cache
@@ -94,15 +97,21 @@ class Schema:
 
     `samples` counts further answers, drawn at `sample_temperature`; `scores` is "full" where
     entropies are over the whole vocabulary, "top_k" where an engine shows only the first few.
+    `layer` is where hidden states are read (None: two thirds of the way up), `probe` what a fit
+    made of them.
     """
 
     names: tuple[str, ...]
     samples: int = 0
     sample_temperature: float = 0.7
     scores: str = "full"
+    layer: int | None = None
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         _check_names(self.names)
+        if self.layer is not None and not self.hidden:
+            raise BadRequest(f"layer={self.layer!r}, but no feature reads a hidden state")
         _check_samples(self)
         if self.scores not in SCORES:
             raise BadRequest(f"scores={self.scores!r} is not allowed: use {' or '.join(SCORES)}")
@@ -111,6 +120,15 @@ class Schema:
     def needs(self) -> frozenset[str]:
         """What must exist to measure it: generation, samples, extra_pass, hidden."""
         return frozenset(_features()[name].needs for name in self.names)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether a hidden state must be read."""
+        return "hidden" in self.needs
+
+    def behind(self, layer: int | None) -> Schema:
+        """Itself for a state of its own layer, and for any other without its probe."""
+        return self if self.probe is None or layer == self.layer else replace(self, probe=None)
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -131,11 +149,15 @@ class Schema:
         return np.array([signals.get(name, math.nan) for name in self.names], dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "names": list(self.names)}
+        probe = {} if self.probe is None else {"probe": self.probe.to_dict()}
+        layer = {} if self.layer is None else {"layer": self.layer}
+        plain = {k: v for k, v in self.__dict__.items() if k not in ("layer", "probe")}
+        return {**plain, "names": list(self.names), **layer, **probe}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Schema:
-        return cls(**{**data, "names": tuple(data["names"])})
+        probe = {"probe": Probe.from_dict(data["probe"])} if "probe" in data else {}
+        return cls(**{**data, "names": tuple(data["names"]), **probe})
 
 
 def make_schema(
@@ -144,6 +166,7 @@ def make_schema(
     samples: int | None = None,
     sample_temperature: float = 0.7,
     scores: str = "full",
+    layer: int | None = None,
 ) -> Schema:
     """A checked schema; without names the free default ones.
 
@@ -156,7 +179,7 @@ def make_schema(
     _check_names(chosen)
     if samples is None:
         samples = DEFAULT_SAMPLES if _sampled(chosen) else 0
-    return Schema(chosen, samples, sample_temperature, scores)
+    return Schema(chosen, samples, sample_temperature, scores, layer)
 
 
 def _check_names(names: tuple[str, ...]) -> None:
@@ -190,10 +213,34 @@ def _check_samples(schema: Schema) -> None:
         )
 
 
+def parts_for(parts: Mapping[str, Any], schema: Schema | None) -> dict[str, Any]:
+    """What of a model's fingerprint these features depend on: the tuned verdict only for its own.
+
+    >>> parts_for({"dtype": "float32", "verdict": "ab12"}, Schema(("confidence",)))
+    {'dtype': 'float32'}
+    """
+    tuned = schema is not None and TUNED in schema.names
+    return {name: part for name, part in parts.items() if tuned or name != "verdict"}
+
+
 def measure_all(observation: Observation, schema: Schema) -> dict[str, float]:
     """The features of a schema that have a finite value, by name."""
+    if schema.probe is not None:
+        observation = replace(observation, probe=schema.probe)
     values = {name: float(_features()[name].measure(observation)) for name in schema.names}
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def with_probe(
+    signals: Mapping[str, float], kept: Mapping[str, Any] | None, schema: Schema | None
+) -> Mapping[str, float]:
+    """Signals that were kept, with what the schema's probe says of the state kept with them."""
+    if schema is None or schema.probe is None:
+        return signals
+    state = read(kept, schema.layer)
+    score = math.nan if state is None else schema.probe(state)
+    others = {name: value for name, value in signals.items() if name != PROBE}
+    return {**others, PROBE: score} if math.isfinite(score) else others
 
 
 def sample_requests(schema: Schema, request: Request) -> tuple[Request, ...]:

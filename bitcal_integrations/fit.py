@@ -18,7 +18,7 @@ from bitcal_integrations.answered import Asking, Progress, answer_all, comparabl
 from bitcal_integrations.canary import CANARIES, Canary
 from bitcal_integrations.dataset import Example, marks_of, read_examples, split
 from bitcal_integrations.errors import BadRequest
-from bitcal_integrations.features import Schema, make_schema
+from bitcal_integrations.features import Schema, make_schema, parts_for
 from bitcal_integrations.fitted import (
     MAX_ERRORS,
     FitOptions,
@@ -138,10 +138,13 @@ def fit_profiles(
 
 
 def schema_of(features: Schema | Sequence[str] | None, model: Any) -> Schema:
-    """A schema as it is, or one of these features that says what the model's entropies are over."""
-    if isinstance(features, Schema):
+    """A schema, or these features, with what the model's entropies are over and its layer."""
+    if not isinstance(features, Schema):
+        features = make_schema(features, scores=getattr(model, "scores", "full"))
+    if not features.hidden:
         return features
-    return make_schema(features, scores=getattr(model, "scores", "full"))
+    request = unprofiled(model).request_of("", hidden_layer=features.layer or 0)
+    return replace(features, layer=request.hidden_layer, probe=None)
 
 
 def unprofiled(model: Any) -> Any:
@@ -178,6 +181,7 @@ def profile_of(
     `fitted` is what came of the rows, where that is known already.
     """
     fitted = fitted or fit_rows(rows, schema, how)
+    schema = fitted.schema or schema
     options = dict(asking.options or {})
     request = model.request_of("", **options)
     one = TaskProfile(
@@ -194,7 +198,7 @@ def profile_of(
         seen=_seen(rows),
     )
     return Profile(
-        parts=model.fingerprint_parts,
+        parts=parts_for(model.fingerprint_parts, schema),
         tasks={task: one},
         default=task,
         canaries=canaries_of(rows, task, request.max_new_tokens),

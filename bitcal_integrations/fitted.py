@@ -6,7 +6,7 @@ Each comes from a part of its own: fit, certify, report. Knows rows and numbers;
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,8 +18,10 @@ from bitcal_integrations.dataset import PARTS
 from bitcal_integrations.decide import Certificate, certify_threshold
 from bitcal_integrations.decide._check import as_share
 from bitcal_integrations.errors import CalibrationError
-from bitcal_integrations.features import Schema
+from bitcal_integrations.features import PROBE, Schema, with_probe
+from bitcal_integrations.quantize.probe import fit_probe, held_out_confidence
 from bitcal_integrations.registry import resolve
+from bitcal_integrations.signals._probe import read
 from bitcal_integrations.types import Labelled
 
 MAX_ERRORS = (0.05, 0.1, 0.2)
@@ -49,36 +51,80 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came of the rows of one task."""
+    """What came of the rows of one task; `schema` with the probe, where one was fitted."""
 
     calibrator: Any
     certificates: tuple[Certificate, ...]
     counts: dict[str, int]
     scores: dict[str, Any]
+    schema: Schema | None = None
 
 
 def fit_rows(rows: Sequence[Labelled], schema: Schema, how: FitOptions) -> Fitted:
     """Fit on the fit part, certify on the certify part, measure on the report part."""
+    rows, schema = probed(rows, schema, how)
     parts = parts_of(rows, schema)
     fit = parts["fit"]
     calibrator = fit_calibrator(
         fit.x, fit.y, names=schema.names, method=how.method, objective=how.objective,
         groups=fit.groups,
     )  # fmt: skip
-    return measured(calibrator, rows, parts, how)
+    return replace(measured(calibrator, rows, parts, how), schema=schema)
 
 
 def fit_rows_together(
     rows: Mapping[str, Sequence[Labelled]], schema: Schema, how: FitOptions
 ) -> dict[str, Fitted]:
     """The same for several weight types of one model, with one shape and an offset for each."""
-    found = {name: parts_of(mine, schema) for name, mine in rows.items()}
+    ready = {name: probed(mine, schema, how) for name, mine in rows.items()}
+    found = {name: parts_of(mine, own) for name, (mine, own) in ready.items()}
     calibrators = fit_bits(
         {name: (parts["fit"].x, parts["fit"].y) for name, parts in found.items()},
         schema.names, how.method, {name: parts["fit"].groups for name, parts in found.items()},
         objective=how.objective,
     )  # fmt: skip
-    return {name: measured(calibrators[name], rows[name], found[name], how) for name in rows}
+    return {
+        name: replace(measured(calibrators[name], mine, found[name], how), schema=own)
+        for name, (mine, own) in ready.items()
+    }
+
+
+def probed(
+    rows: Sequence[Labelled], schema: Schema, how: FitOptions
+) -> tuple[Sequence[Labelled], Schema]:
+    """Rows with the scores of a probe that is fitted on the fit part, and the schema with it.
+
+    In the fit part each score is of a probe that has not seen the question, since the calibrator is
+    fitted on them; the other parts get what every later answer will get.
+    """
+    if PROBE not in schema.names:
+        return rows, schema
+    bare = replace(schema, probe=None)
+    others = [name for name in schema.names if name != PROBE]
+    usual = {r.id: [r.confidence.signals.get(n, np.nan) for n in others] for r in rows}
+    states = {r.id: read(r.hidden, schema.layer) for r in rows}
+    fit = [
+        r for r in rows
+        if r.part == "fit" and r.correct is not None and answered(r)
+        and states[r.id] is not None and np.isfinite(usual[r.id]).all()
+    ]  # fmt: skip
+    if not fit:
+        return rows, bare
+    y, groups = np.array([r.correct for r in fit], dtype=float), [r.group for r in fit]
+    x = np.array([usual[r.id] for r in fit]).reshape(len(fit), len(others))
+    confidence = held_out_confidence(x, y, groups, how.objective)
+    found = fit_probe([states[r.id] for r in fit], y, confidence, groups)
+    held_out = dict(zip((r.id for r in fit), found.scores.tolist(), strict=True))
+    schema = replace(schema, probe=found.probe)
+    return [_scored(r, schema, held_out.get(r.id)) for r in rows], schema
+
+
+def _scored(row: Labelled, schema: Schema, held_out: float | None) -> Labelled:
+    """A row with what its probe says of it, or the fold's probe that had not seen it."""
+    signals = dict(with_probe(row.confidence.signals, row.hidden, schema))
+    if held_out is not None:
+        signals[PROBE] = held_out
+    return replace(row, confidence=replace(row.confidence, signals=signals))
 
 
 def measured(

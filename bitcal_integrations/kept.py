@@ -50,10 +50,16 @@ def _same(row: Labelled, example: Example) -> bool:
     )
 
 
+def state_needed(layer: int | None) -> str:
+    """The name under which a kept row must have the hidden state of a layer."""
+    return f"hidden state of layer {layer}"
+
+
 def _measured(row: Labelled, needed: Collection[str]) -> bool:
     """Whether it has what a profile needs, which measures neither no answer nor an early one."""
     apart = row.finish == "settled" or row.confidence.reason.startswith("no_answer")
-    return apart or set(needed) <= set(row.confidence.signals)
+    state = {state_needed(row.hidden["layer"])} if row.hidden else set()
+    return apart or set(needed) <= state | set(row.confidence.signals)
 
 
 @contextmanager
@@ -95,12 +101,12 @@ def _opened(path: Path, mode: str) -> Iterator[IO[bytes]]:
     except OSError as err:
         raise CalibrationError(f"answers cannot be kept in {str(path)!r}: {err.strerror}") from err
     with file:
-        _lock(file, path)
+        lock(file, path)
         file.seek(0)
         yield file
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
+def lock(file: IO[bytes], path: Path) -> None:
     try:
         import fcntl
     except ImportError:  # not on Windows

@@ -21,6 +21,7 @@ from bitcal_integrations.profile import FILE_NAME, Profile
 from bitcal_integrations.types import make_request
 
 if TYPE_CHECKING:
+    from bitcal_integrations.quantize.soft_prompt import SoftPrompt
     from bitcal_integrations.quantize.weights import LoadedWeights
 
 
@@ -71,6 +72,7 @@ def load(
     system, defaults = _check_defaults(defaults)
     from bitcal_integrations.decode.net import Net
     from bitcal_integrations.engines import local
+    from bitcal_integrations.quantize import soft_prompt
     from bitcal_integrations.quantize.weights import load_weights
 
     loaded = load_weights(
@@ -80,18 +82,26 @@ def load(
     )  # fmt: skip
     if deterministic and loaded.dtype != "float32":
         raise BadRequest(f"deterministic=True needs dtype float32, not {loaded.dtype!r}")
-    chosen = find_profile(profile, model, loaded.weights, loaded.dtype)
     parts = fingerprint_parts(loaded)
-    assessor = Assessor(chosen, parts, strict)
+    chosen = find_profile(profile, model, loaded.weights, loaded.dtype, parts.get("repair"))
+    verdict = soft_prompt.beside(model, parts)
+    assessor = Assessor(chosen, with_verdict(parts, verdict), strict)
     engine = local.LocalEngine(
         Net(loaded.model, loaded.tokenizer),
         max_batch=1 if deterministic else (max_batch or local.MAX_BATCH),
         max_queue=max_queue or local.MAX_QUEUE,
         kv_bytes=kv_bytes,
     )
-    return CalibratedModel(
+    made = CalibratedModel(
         engine, loaded.source, loaded=loaded, system=system, defaults=defaults, assessor=assessor
     )
+    made._verdict = verdict
+    return made
+
+
+def with_verdict(parts: dict[str, Any], verdict: SoftPrompt | None) -> dict[str, Any]:
+    """The parts of a model that has a tuned verdict prompt in use."""
+    return parts if verdict is None else {**parts, "verdict": verdict.digest}
 
 
 def _served(url: str, name: Any, given: Any, profile: Any, strict: bool) -> CalibratedModel:
@@ -184,11 +194,14 @@ class CalibratedModel(Asker):
 
     def save(self, folder: Any) -> None:
         """Write weights, tokenizer and config to a folder that `load` reads bit-exactly."""
+        from bitcal_integrations.quantize import soft_prompt
         from bitcal_integrations.quantize.weights import save_weights
 
         save_weights(self._weights("saved"), folder)
         if self.profile is not None and not self._assessor.foreign:
             self.profile.save(Path(folder) / FILE_NAME)
+        if self._verdict is not None:
+            self._verdict.save(Path(folder) / soft_prompt.FILE_NAME)
 
     def memory_report(self) -> dict[str, Any]:
         """Bytes of linears, embeddings and head per weight type, and KV bytes per token."""
@@ -205,7 +218,7 @@ class CalibratedModel(Asker):
     def fingerprint_parts(self) -> dict[str, Any]:
         """What identifies this model's behaviour: checkpoint, weight types, dtype, template."""
         if self._loaded is not None:
-            return fingerprint_parts(self._loaded)
+            return with_verdict(fingerprint_parts(self._loaded), self._verdict)
         return dict(getattr(self._engine, "parts", None) or {"model": self.name})
 
     @property
@@ -225,6 +238,7 @@ class CalibratedModel(Asker):
                 "device": self._loaded.device,
                 "repair": self._loaded.parts.get("repair"),
                 "repaired": self._loaded.repaired,
+                "recover": self._loaded.parts.get("recover"),
             }
         return {**out, **self._engine.report()}
 

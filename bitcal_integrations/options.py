@@ -66,6 +66,11 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "a string or a list of non-empty strings",
     ),
     ("top_logprobs", lambda v: _is_int(v) and 0 <= v <= 100, "a whole number from 0 to 100"),
+    (
+        "hidden_layer",
+        lambda v: v is None or (_is_int(v) and v >= 0),
+        "the number of a layer, 0 for the usual one, or None",
+    ),
     ("loop_stop", lambda v: isinstance(v, bool), "True or False"),
     ("chat", lambda v: v is None or isinstance(v, bool), "True, False or None"),
     ("chat_template_kwargs", lambda v: isinstance(v, Mapping), "a dict"),

@@ -60,8 +60,8 @@ def fingerprint_of(parts: Mapping[str, Any]) -> str:
 
 
 def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """The first part that differs, in words; empty when all are equal."""
-    for key in [*mine, *(k for k in theirs if k not in mine)]:
+    """The first part that differs, in words; a verdict prompt does only if `mine` has one."""
+    for key in [*mine, *(k for k in theirs if k not in mine and k != "verdict")]:
         a, b = mine.get(key), theirs.get(key)
         if a != b:
             return f"{key} is {_short(b)}, measured was {_short(a)}"
@@ -197,7 +197,7 @@ class Profile:
 
     def with_tasks(self, other: Profile) -> Profile:
         """Both profiles' tasks, of the same model; the other's win where names are equal."""
-        difference = differing(self.parts, other.parts)
+        difference = differing(other.parts, self.parts) and differing(self.parts, other.parts)
         if difference:
             raise ProfileError(f"profiles of two models cannot be joined: {difference}")
         kept = [c for c in self.canaries if c.task not in other.tasks]
@@ -206,7 +206,7 @@ class Profile:
         canaries += list(other.canaries)[: CANARIES - len(canaries)]
         return replace(
             self, tasks={**self.tasks, **other.tasks}, canaries=tuple(canaries),
-            made_with=other.made_with,
+            parts={**other.parts, **self.parts}, made_with=other.made_with,
         )  # fmt: skip
 
     def check(self, model: Any) -> Check:
@@ -221,10 +221,10 @@ class Profile:
             records.update(zip(group, answered, strict=True))
         pairs = [(canary, records[i]) for i, canary in enumerate(self.canaries)]
         agreement = sum(c.answer == answer_of(r) for c, r in pairs) / len(pairs)
-        gaps = [abs(c.raw - (r.confidence.raw or 0.0)) for c, r in pairs]
+        gaps = [abs(c.raw - r.confidence.raw) for c, r in pairs if r.confidence.raw is not None]
         return judge(
-            agreement, sum(gaps) / len(gaps), len(pairs),
-            differing(self.parts, model.fingerprint_parts),
+            agreement, sum(gaps) / len(gaps) if gaps else math.nan, len(pairs),
+            differing(self.parts, model.fingerprint_parts), len(pairs) - len(gaps),
         )  # fmt: skip
 
     def _options(self, canary: Canary) -> dict[str, Any]:

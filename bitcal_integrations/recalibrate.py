@@ -24,7 +24,7 @@ from bitcal_integrations.answered import (
 from bitcal_integrations.calibrators import adapt, transfer
 from bitcal_integrations.dataset import PARTS, Example, read_examples, split
 from bitcal_integrations.errors import CalibrationError
-from bitcal_integrations.features import Schema
+from bitcal_integrations.features import PROBE, Schema
 from bitcal_integrations.fit import profile_of, unprofiled
 from bitcal_integrations.fitted import (
     MAX_ERRORS,
@@ -71,6 +71,7 @@ def transfer_profile(
     if not differing(profile.parts, model.fingerprint_parts):
         raise CalibrationError("the profile was measured on this very model: use it as it is")
     one, asking = profile.task(task), _asking(profile, task, grader, options, progress)
+    _check_probe(one.schema)
     asked = [replace(e, gold=None) for e in read_examples(_dicts(prompts), need_gold=False)]
     old = (
         _of_profile(profile, task)
@@ -120,6 +121,8 @@ def adapt_profile(
             f"a confidence of this profile means that an answer {one.claim}: labels of right "
             "answers cannot be mixed with that"
         )
+    if differing(profile.parts, model.fingerprint_parts):
+        _check_probe(one.schema)
     asked = read_examples(examples, group_id=group_id, judged=judged_ids(answers))
     place, bare = split(asked, parts, seed), unprofiled(model)
     rows = [replace(r, part=place[r.id]) for r in answer_all(bare, asked, asking, answers)]
@@ -131,6 +134,16 @@ def adapt_profile(
     how = FitOptions(max_errors=tuple(max_errors), delta=delta, seed=seed)
     fitted = measured(calibrator, rows, found, how)
     return _carried(profile, task, bare, rows, asking, how, fitted)
+
+
+def _check_probe(schema: Schema) -> None:
+    """Refuse to carry a probe over: other weights, other states."""
+    if schema.probe is not None:
+        raise CalibrationError(
+            f"the feature {PROBE!r} reads hidden states of the very weights that it was fitted on, "
+            "so the profile cannot be carried over to another model",
+            "Fit one of its own, or start from a profile without this feature.",
+        )
 
 
 def _check_labels(calibrator: Any, few: Part) -> None:

@@ -34,6 +34,10 @@ class Request:
     "balanced" or "fast" as the model's profile has been certified, or a StopPlan or
     StopCertificate of your own, which you vouch was made for this model. None: only where the text
     ends by itself, its answer is complete, or it loops.
+
+    `hidden_layer` keeps the mean hidden state of the answer's tokens behind that layer, counted
+    from 1, in `generation.hidden`; 0 is the usual one, two thirds of the way up. A feature that
+    reads a state asks for it by itself.
     """
 
     prompt: Prompt
@@ -52,6 +56,7 @@ class Request:
     tool_choice: str | None = None
     response_schema: Mapping[str, Any] | None = None
     early_stop: Any = None
+    hidden_layer: int | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -74,6 +79,16 @@ class Request:
         if callable(self.parser):
             out["parser"] = getattr(self.parser, "__name__", "callable")
         return out
+
+
+@dataclass(frozen=True)
+class SoftRequest(Request):
+    """A prompt behind soft tokens: `soft` holds their embeddings, (tokens, width).
+
+    A signal leaves it None: whoever asks the model puts in what was tuned for that very model.
+    """
+
+    soft: Any = field(default=None, repr=False, compare=False)
 
 
 OPTIONS = tuple(f.name for f in dataclasses.fields(Request) if f.name != "prompt")

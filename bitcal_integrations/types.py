@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Finish: TypeAlias = Literal[
     "stop", "length", "answer", "loop", "settled", "hopeless", "cancelled", "error"
 ]
+PER_TOKEN = ("steps", "checkpoints", "hidden")
 Action: TypeAlias = Literal["accept", "escalate", "abstain", "raise", "review"]
 
 
@@ -68,7 +69,8 @@ class Generation:
     `answer` ranges over `raw`; `stop_string` is the stop text that ended it (not part of `raw`);
     `probe_tokens` counts tokens spent beside the text. `stopped` tells by what rule it ended early
     and what was promised, or with the level None why an early stop that was asked for by name was
-    not in force. `checkpoints` are the places where it could have ended early, with their scores.
+    not in force. `checkpoints` are the places where it could have ended early, with their scores;
+    `hidden` is the mean hidden state of the answer's tokens, where request.hidden_layer asked.
     """
 
     raw: str
@@ -83,6 +85,7 @@ class Generation:
     probe_tokens: int = 0
     stopped: Mapping[str, Any] | None = None
     checkpoints: tuple[Any, ...] = ()
+    hidden: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def text(self) -> str:
@@ -99,16 +102,14 @@ class Generation:
             return ()
         first, last = self.answer.start, self.answer.end
         return tuple(
-            s
-            for s in self.steps
+            s for s in self.steps
             if (s.start < last and s.end > first) or (s.start == s.end and first < s.start < last)
-        )
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        kept = [f.name for f in dataclasses.fields(self) if f.name not in ("steps", "checkpoints")]
+        kept = [f.name for f in dataclasses.fields(self) if f.name not in PER_TOKEN]
         out = {name: getattr(self, name) for name in kept}
-        out["answer"] = dataclasses.asdict(self.answer) if self.answer else None
-        return out
+        return {**out, "answer": dataclasses.asdict(self.answer) if self.answer else None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Generation:
@@ -122,7 +123,7 @@ class Observation:
 
     `span` is the token range of the answer, or None when no answer was found; `answer` is its
     text. `samples` are further answers to the same prompt, `passes` what extra passes gave under
-    the name of the signal that asked for them, `hidden` a pooled hidden state.
+    the name of the signal that asked for them, `hidden` a pooled hidden state, read by `probe`.
     """
 
     text: str
@@ -136,25 +137,23 @@ class Observation:
     samples: tuple[Generation, ...] = ()
     passes: Mapping[str, tuple[Generation, ...]] = field(default_factory=dict)
     hidden: np.ndarray | None = None
+    probe: Callable[[np.ndarray], float] | None = None
 
     @classmethod
     def of(
-        cls,
-        generation: Generation,
-        samples: tuple[Generation, ...] = (),
+        cls, generation: Generation, samples: tuple[Generation, ...] = (),
         passes: Mapping[str, tuple[Generation, ...]] | None = None,
-        hidden: np.ndarray | None = None,
-    ) -> Observation:
+    ) -> Observation:  # fmt: skip
         import numpy as np
 
         rows = [(s.logprob, s.entropy, s.margin, s.logsumexp) for s in generation.steps]
         logprob, entropy, margin, logsumexp = np.asarray(rows, np.float64).reshape(-1, 4).T
         inside = set(map(id, generation.answer_steps()))
         where = [i for i, s in enumerate(generation.steps) if id(s) in inside]
-        span = (where[0], where[-1] + 1) if where else None
+        span, answer = (where[0], where[-1] + 1) if where else None, generation.answer
         return cls(
             generation.raw, generation.finish, logprob, entropy, margin, logsumexp, span,
-            generation.answer.text if generation.answer else None, samples, passes or {}, hidden,
+            answer.text if answer else None, samples, passes or {}, generation.hidden,
         )  # fmt: skip
 
 
@@ -208,6 +207,7 @@ class Labelled:
     `correct` None is not judged; `part` is fit, certify or report; `by` holds the user's own labels
     to break results down by. `stop` tells of an early stop that was in force: the `level` that
     ended the answer or None, the `saving` expected of the plan, and the `probe_tokens` spent.
+    `hidden` is the answer's pooled hidden state as text, with its `layer`, where one was read.
     """
 
     id: str
@@ -225,6 +225,7 @@ class Labelled:
     part: str = ""
     by: Mapping[str, str] = field(default_factory=dict)
     stop: Mapping[str, Any] | None = None
+    hidden: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -295,6 +296,5 @@ class Record:
             confidence=Confidence.from_dict(data["confidence"]),
             decision=Decision.from_dict(data["decision"]) if data["decision"] else None,
             timing=Timing(**cast("dict[str, float]", data["timing"])),
-            model=data["model"],
-            id=data["id"],
-        )
+            model=data["model"], id=data["id"],
+        )  # fmt: skip

@@ -18,6 +18,7 @@ from bitcal_integrations.features import make_schema
 from bitcal_integrations.model import CalibratedModel
 from bitcal_integrations.profile import FILE_NAME, Profile, TaskProfile, decoding_of
 from bitcal_integrations.testing.toy import ToyModel
+from bitcal_integrations.tiny import assets
 from bitcal_integrations.types import Answer, Generation, Request, Timing
 
 PARTS = {"model": "toy"}
@@ -185,3 +186,35 @@ def test_where_a_profile_is_found(tmp_path: Path) -> None:
         find_profile(str(tmp_path / "none.json"), tmp_path, {}, "float32")
     with pytest.raises(BadRequest, match="'auto', None, a path or a Profile"):
         find_profile(3, tmp_path, {}, "float32")
+
+
+REPAIR = {"name": "data-free", "steps": ["fold", "clip"], "seed": 0, "fold_steps": 300}
+
+
+def test_a_repaired_model_never_takes_the_profile_of_a_plain_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assets, "PROFILE_DIR", tmp_path)
+    plain = replace(profile_for(), parts={**PARTS, "repair": None})
+    mended = replace(plain, parts={**PARTS, "repair": REPAIR})
+    kinds = {"a": "qint2", "b": "qint2"}
+
+    def found(repair: Any, kinds: dict[str, str] = kinds) -> Profile | None:
+        return find_profile("auto", assets.MODEL_NAME, kinds, "float32", repair)
+
+    plain.save(assets.profile_file("qint2", "float32"))
+    assert found(None) is not None
+    assert found(REPAIR) is None
+    mended.save(assets.profile_file("qint2", "float32", "data-free"))
+    assert found(None).parts["repair"] is None
+    assert found(REPAIR).parts["repair"] == REPAIR
+    assert found({**REPAIR, "seed": 3}) is None
+    assert found({**REPAIR, "steps": ["clip"]}) is None
+    assert found(REPAIR, {"a": "qint2", "b": "qint8"}) is None
+
+
+def test_why_there_is_no_profile_for_a_repair() -> None:
+    other = {**REPAIR, "seed": 3}
+    assert "has not been measured with the repair" in Assessor(None, {"repair": other}).foreign
+    assert "'seed': 3" in Assessor(None, {"repair": other}).foreign
+    assert "repair" not in Assessor(None, {"repair": None}).foreign

@@ -37,7 +37,9 @@ def test_every_free_signal_gives_two_features() -> None:
         assert {name, f"{name}_text"} <= set(known)
     assert {"agreement", "cocoa", *PASSES, "span_found", "confidence_text"} <= set(known)
     assert "agreement_text" not in known
-    assert len(known) == len(set(known)) == 2 * len(FREE) + 2 + 3 + 2 + 1
+    others = set(names("signals")) - set(FREE)
+    assert others < set(known)
+    assert len(known) == len(set(known)) == 2 * len(FREE) + len(others) + 2 + 1
 
 
 def test_values_over_the_span_and_over_the_text() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +104,28 @@ def test_a_file_that_is_not_whole_is_refused(
 def test_without_canaries_nothing_can_be_replayed(model: CalibratedModel, profile: Profile) -> None:
     with pytest.raises(ProfileError, match="no canaries"):
         replace(profile, canaries=()).check(model)
+
+
+@pytest.mark.parametrize(
+    ("unscored", "state"), [(0, "same"), (2, "same"), (10, "shifted"), (20, "void"), (64, "void")]
+)
+def test_an_answer_without_its_score_is_not_the_same(
+    model: CalibratedModel, profile: Profile, unscored: int, state: str
+) -> None:
+    class Mute:
+        fingerprint_parts = model.fingerprint_parts
+
+        def ask(self, prompts: list[Any], **options: Any) -> list[Any]:
+            unknown = replace(model.ask("say 1", **options).confidence, raw=None)
+            records = model.ask(prompts, **options)
+            mute = [replace(r, confidence=unknown) for r in records[:unscored]]
+            return mute + records[unscored:]
+
+    check = profile.check(Mute())
+    assert (check.state, check.unscored) == (state, unscored)
+    assert check.agreement == 1.0
+    assert ("have none now" in str(check)) == (unscored > 0)
+    assert math.isnan(check.difference) == (unscored == 64)
 
 
 def test_tasks_by_name(profile: Profile) -> None:

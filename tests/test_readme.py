@@ -23,10 +23,11 @@ PACKAGE = "bitcal_integrations"
 
 # The order of the journey; what is not named here comes after, by name.
 STAGES = (
-    "__init__ __main__ lazy request types errors compat registry grading metrics quantize "
-    "decode engines signals features calibrators decide canary profile assess budget asker "
-    "toolcalls model shared voting dataset kept answered fitted fit recalibrate stopping study "
-    "repair chains langchain llama_index monitor report testing tiny bench cli"
+    "__init__ __main__ lazy request types errors compat registry grading metrics quantize decode "
+    "engines signals features calibrators gate paired decide canary profile assess budget asker "
+    "toolcalls model shared voting dataset kept kept_runs answered fitted fit recalibrate "
+    "stopping studied study repair recovery bits verdict chains langchain llama_index monitor "
+    "report testing tiny bench cli"
 ).split()
 
 PURPOSES = {

@@ -14,6 +14,7 @@ from bitcal_integrations.cli._labelled import (
     GroupBy,
     GroupId,
     Parser,
+    Signals,
     Task,
 )
 from bitcal_integrations.cli._options import Device, Dtype, Model, Weights, weights_of
@@ -53,6 +54,7 @@ def calibrate(
     task: Task = "default",
     group_id: GroupId = None,
     group_by: GroupBy = None,
+    signals: Signals = None,
     method: Annotated[
         str, typer.Option(metavar="NAME", help="The calibrator; auto chooses and says why.")
     ] = "auto",
@@ -101,7 +103,7 @@ def calibrate(
     With --from, a profile is carried over to this model by a few labels, all of which go into an
     offset, or by prompts alone; it certifies nothing.
     """
-    from bitcal_integrations.cli._labelled import writable
+    from bitcal_integrations.cli._labelled import features_of, writable
     from bitcal_integrations.cli._server import server_arguments
     from bitcal_integrations.cli._show import console, progress
     from bitcal_integrations.model import load
@@ -118,7 +120,7 @@ def calibrate(
     labels = {"group_id": group_id, "seed": seed}
     fitting = {
         "group_by": group_by, "method": method, "max_errors": max_error, "delta": delta,
-        "teacher": teacher,
+        "teacher": teacher, "features": features_of(signals),
     }  # fmt: skip
     _check(from_, no_labels, source, {**fitting, **labels})
     _check_numbers(path, fitting)
@@ -142,7 +144,11 @@ def calibrate(
 
 
 # Options that --from passes over, and how they are when nobody gives them.
-USUAL = {"group_by": None, "method": "auto", "max_errors": None, "delta": 0.1, "teacher": None}
+USUAL = {
+    "group_by": None, "features": None, "method": "auto", "max_errors": None, "delta": 0.1,
+    "teacher": None,
+}  # fmt: skip
+SPELT = {"max_errors": "max-error", "features": "signals"}  # what is not spelt like its option
 USUAL_UNLABELLED = {**USUAL, "group_id": None}
 
 
@@ -158,7 +164,7 @@ def _check(from_: str | None, no_labels: bool, source: str | None, given: Any) -
         return
     for name, value in (USUAL_UNLABELLED if no_labels else USUAL).items():
         if given[name] != value:
-            option = "max-error" if name == "max_errors" else name.replace("_", "-")
+            option = SPELT.get(name, name.replace("_", "-"))
             why = "no label is used" if name == "group_id" else "nothing is fitted anew"
             raise BadRequest(f"--{option} is not allowed here: with --from {why}")
 
@@ -239,12 +245,14 @@ def _teacher(teacher: str | None, model: str, report: Any) -> Any:
 
 def _joined(path: Path, profile: Profile) -> Profile:
     """With the other tasks of a profile of the same model that is there already."""
+    from bitcal_integrations.errors import ProfileError
     from bitcal_integrations.profile import Profile
 
-    if not path.exists():
+    old = Profile.load(path) if path.exists() else profile
+    try:
+        return old.with_tasks(profile)
+    except ProfileError:  # of another model: this one takes its place
         return profile
-    old = Profile.load(path)
-    return old.with_tasks(profile) if old.fingerprint == profile.fingerprint else profile
 
 
 def draw(screen: Any, profile: Profile, task: str) -> None:
@@ -260,6 +268,8 @@ def draw(screen: Any, profile: Profile, task: str) -> None:
         soft_wrap=True,
     )
     screen.print(f"calibrator {one.calibrator.method}: {one.calibrator.reason}", soft_wrap=True)
+    if one.schema.probe is not None:
+        screen.print(f"probe behind layer {one.schema.layer}: {one.schema.probe.reason}")
     if one.scores:
         screen.print(score_table(one.scores))
     for certificate in one.certificates:

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from bitcal_integrations.decode import cache as kv
+from bitcal_integrations.decode import hidden
 from bitcal_integrations.decode._trial import Word
 from bitcal_integrations.decode.checkpoints import Watcher
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.row import Row
+from bitcal_integrations.decode.soft import soft_of
 from bitcal_integrations.decode.tap import Tap, Tapped
 from bitcal_integrations.errors import EngineError
 from bitcal_integrations.types import Step
@@ -56,21 +58,23 @@ class Batch:
             if row.watch is not None:
                 row.watch.drop_trial()
         ids, mask = self._pad([row.ids for row in rows])
-        logits, cache, carry = self.net.prefill(ids, mask)
+        with hidden.reading(self.net, rows) as last:
+            logits, cache, carry = self.net.prefill(ids, mask, [soft_of(r.request) for r in rows])
         if self.net.encoder_decoder:
             ids = self.net.decoder_start().expand(len(rows), 1)
             mask = torch.ones_like(ids)
         new = Batch(self.net, self._tap)
         new.rows, new._seats = list(rows), list(rows)
         new._ids, new._mask, new._cache, new._carry = ids, mask, cache, carry
-        events = new._take(logits)
+        events = new._take(logits, last)
         self._merge(new)
         return events
 
     def step(self) -> list[tuple[Row, Step]]:
         """One token for every row."""
-        logits, self._cache = self.net.step(self._ids, self._mask, self._cache, self._carry)
-        return self._take(logits)
+        with hidden.reading(self.net, self._seats) as last:
+            logits, self._cache = self.net.step(self._ids, self._mask, self._cache, self._carry)
+        return self._take(logits, last)
 
     def remove(self, rows: Iterable[Row]) -> None:
         """Drop rows that are cancelled or have finished."""
@@ -86,8 +90,9 @@ class Batch:
 
     # ---- one step --------------------------------------------------------------------------
 
-    def _take(self, logits: torch.Tensor) -> list[tuple[Row, Step]]:
+    def _take(self, logits: torch.Tensor, last: hidden.Last) -> list[tuple[Row, Step]]:
         """Choose, measure and push one token per row; let the finished rows go."""
+        hidden.show(self._seats, last)
         events, asides = self._watch(logits) if any(_is_watched(r) for r in self.rows) else ([], {})
         best = logits.argmax(-1)
         chosen = self._choose(logits, best, asides)

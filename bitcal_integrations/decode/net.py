@@ -20,7 +20,9 @@ from bitcal_integrations.decode._tool_text import HERMES
 from bitcal_integrations.decode._trial import Spelling
 from bitcal_integrations.decode.consistency import check
 from bitcal_integrations.decode.cues import cue_ids
+from bitcal_integrations.decode.hidden import chosen, layers_of
 from bitcal_integrations.decode.prompt import THINK, Encoded, encode
+from bitcal_integrations.decode.soft import behind_soft, embedded
 from bitcal_integrations.errors import LoadError, PromptTooLong
 from bitcal_integrations.types import Request
 
@@ -58,7 +60,7 @@ class Net:
     def encode(self, request: Request) -> Encoded:
         """The prompt's ids; an error if they leave no room for an answer."""
         with self._encoding:
-            encoded = encode(self.tokenizer, request)
+            encoded = behind_soft(encode(self.tokenizer, request), request, self.pad)
         if self.context is not None and len(encoded.ids) >= self.context:
             raise PromptTooLong(len(encoded.ids), self.context)
         return encoded
@@ -73,13 +75,23 @@ class Net:
     # Inference mode would break quanto's int4 and int2 weights, which update a version counter.
     @torch.no_grad()
     def prefill(
-        self, ids: torch.Tensor, mask: torch.Tensor
+        self, ids: torch.Tensor, mask: torch.Tensor, softs: Sequence[Any] = ()
     ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
-        """Last-position float32 logits of a padded batch, its cache, and what steps must carry."""
+        """Last-position float32 logits of a padded batch, its cache, and what steps must carry.
+
+        `softs` holds for each row the soft tokens that stand at its beginning, or None.
+        """
+        return self.first(ids, mask, softs)
+
+    def first(
+        self, ids: torch.Tensor, mask: torch.Tensor, softs: Sequence[Any] = ()
+    ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        """`prefill` that can be differentiated."""
+        soft = embedded(self, ids, mask, softs)
         if self.encoder_decoder:
             return self._prefill_encoder(ids, mask)
         cache = kv.new_cache() if self.joinable else self._own_cache()
-        logits, cache = self._forward(ids, mask, cache, ids.shape[1], {}, first=True)
+        logits, cache = self._forward(ids, mask, cache, ids.shape[1], soft, first=True)
         return logits, cache, {}
 
     @torch.no_grad()
@@ -157,6 +169,15 @@ class Net:
         close = dict(THINK)[encoded.open_mark] if encoded.open_mark else None
         grammar = self.grammars.of(request, encoded.calls, room, close is not None)
         return Constraint(grammar, self.grammars, room, close)
+
+    @cached_property
+    def layers(self) -> torch.nn.ModuleList:
+        """The layers that hidden states can be read behind."""
+        return layers_of(self.model)
+
+    def layer_of(self, layer: int) -> int:
+        """The layer to read hidden states behind: this one if it is there; for 0 the usual one."""
+        return chosen(self.layers, layer)
 
     @cached_property
     def spelling(self) -> Spelling:

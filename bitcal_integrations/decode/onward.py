@@ -38,6 +38,7 @@ class Onward:
         self._steps: list[Step] = []
         self._stopped: Mapping[str, Any] | None = None
         self._stop_string: str | None = None
+        self._hidden: Any = None  # of a text that came in one piece
 
     @property
     def open(self) -> bool:
@@ -76,6 +77,7 @@ class Onward:
             self._end_at_stop()
 
     def _join(self, generation: Generation) -> None:
+        self._hidden = None if self._steps else generation.hidden
         begin, lead = len(self.raw), self._lead(generation)
         at = begin + len(lead)
         self.raw += lead + generation.raw
@@ -145,7 +147,7 @@ class Onward:
         answer = self._answer_in(self.raw, asked or finish not in ("length", "cancelled"))
         return Generation(
             self.raw, finish, tuple(steps), self.prompt_tokens, self.used, content, reasoning,
-            answer, self._stop_string, stopped=self._stopped,
+            answer, self._stop_string, stopped=self._stopped, hidden=self._hidden,
         )  # fmt: skip
 
     def _answer_in(self, raw: str, ended: bool) -> Answer | None:

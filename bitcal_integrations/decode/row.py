@@ -14,6 +14,7 @@ from bitcal_integrations.decode._trial import Telling, said_after
 from bitcal_integrations.decode.checkpoints import watcher_of
 from bitcal_integrations.decode.choose import Chooser
 from bitcal_integrations.decode.detokenize import Detokenizer
+from bitcal_integrations.decode.hidden import states_of
 from bitcal_integrations.decode.loops import EVERY, WINDOW, repeated_tail
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.reasoning import Reasoning
@@ -51,6 +52,7 @@ class Row:
         self._shown = Shown(request.stop, self._reasoning)
         self._parse = as_parser(request.parser)
         self.watch = watcher_of(net, request, self._parse)
+        self.states = states_of(net, request)
         self._telling: int | None = None  # tokens of a trial answer that are still to be taken over
         self._asked = 0  # characters before the answer that a trial gave
 
@@ -99,6 +101,8 @@ class Row:
             reasoning=reasoning, forced=forced,
         )  # fmt: skip
         self.steps.append(step)
+        if self.states is not None:
+            self.states.take()
         if self.watch is not None and self.finish is None and not self._unfinished:
             self.watch.note(self, start)
         return step
@@ -106,6 +110,7 @@ class Row:
     def settle(self, telling: Telling) -> list[Step]:
         """End with a trial answer: its tokens become the row's own last ones."""
         steps = []
+        self.states = None  # those of a trial answer are not read
         for at, word in enumerate(telling.words):
             if at == telling.closing:
                 self._asked = len(self.raw)
@@ -191,7 +196,7 @@ class Row:
         )
         start, watch = self._reasoning.start, self.watch
         content = end if start is None else min(start, end)
-        return Generation(
+        found = Generation(
             raw=self.raw,
             finish=self.finish or "cancelled",
             steps=steps,
@@ -205,6 +210,8 @@ class Row:
             stopped=watch.stopped(self.finish) if watch else None,
             checkpoints=tuple(watch.seen) if watch else (),
         )
+        hidden = self.states.pooled(found) if self.states is not None else None
+        return found if hidden is None else dataclasses.replace(found, hidden=hidden)
 
     def _answer(self, content: int) -> Answer | None:
         """The parsed answer; a text cut at its limit may hold half of one, which is none.

@@ -57,6 +57,7 @@ class LocalEngine:
         max_batch = min(max_batch, net.max_rows or max_batch)
         room = Room(max_batch, budget, net.kv_bytes_per_token, prefill_tokens)
         self._worker = _Worker(net, room, max_queue)
+        self.layer_of = net.layer_of
         # The thread holds the worker, never the engine, so a forgotten engine ends its thread.
         # Not by joining: garbage may be collected while the worker's own lock is held.
         weakref.finalize(self, self._worker.tell_to_stop)

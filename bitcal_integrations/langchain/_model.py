@@ -40,7 +40,8 @@ def identity(model: Any) -> dict[str, Any]:
     """What decides which answer comes and with which confidence, as far as the model goes."""
     profile = getattr(model, "profile", None)
     digest = None if profile is None else _once(_DIGESTS, profile, _digest)
-    return {**_once(_IDENTITIES, model, _parts), "profile": digest}
+    verdict = getattr(getattr(model, "verdict", None), "digest", None)
+    return {**_once(_IDENTITIES, model, _parts), "profile": digest, "verdict": verdict}
 
 
 def _parts(model: Any) -> dict[str, Any]:

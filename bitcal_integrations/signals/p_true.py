@@ -32,7 +32,7 @@ def measure(observation: Observation) -> float:
     if not passes or not passes[0].steps:
         return math.nan
     words = words_of(passes[0].steps[0])
-    return _share(words, ("true",), ("false",)) if _any(words) else _share(words, *_BEGINNINGS)
+    return share(words, ("true",), ("false",)) if _any(words) else share(words, *_BEGINNINGS)
 
 
 _BEGINNINGS = tuple(tuple(w[:n] for n in range(1, len(w))) for w in ("true", "false"))
@@ -42,7 +42,8 @@ def _any(words: list[tuple[str, float]]) -> bool:
     return any(word in ("true", "false") for word, _ in words)
 
 
-def _share(words: list[tuple[str, float]], true: tuple[str, ...], false: tuple[str, ...]) -> float:
+def share(words: list[tuple[str, float]], true: tuple[str, ...], false: tuple[str, ...]) -> float:
+    """What words of `true` have of all that these and words of `false` have; NaN without any."""
     found = [[p for word, p in words if word in variants] for variants in (true, false)]
     if not any(found):
         return math.nan
