@@ -19,6 +19,7 @@ from bitcal_integrations.assess import Assessor
 from bitcal_integrations.canary import answer_of
 from bitcal_integrations.dataset import ANSWERS_FORMAT, Example, is_marked
 from bitcal_integrations.decide._stop_asked import as_asked, plan_of
+from bitcal_integrations.engines._layers import tuned_in
 from bitcal_integrations.errors import BadRequest, CalibrationError, EngineClosed
 from bitcal_integrations.features import NO_PROFILE, PROBE, TUNED, Schema, parts_for, with_probe
 from bitcal_integrations.grading import as_grader, as_parser, check_gold, name_of
@@ -68,7 +69,8 @@ class Asking:
     def header(self, model: Any) -> dict[str, Any]:
         """What must be equal for kept answers to be used again.
 
-        A profile is not part of it: what it says of kept answers is computed from their signals.
+        A profile is not part of it: what it says of kept answers is computed from their signals. A
+        verdict prompt that its features need is: they were measured with that one.
         """
         options = {k: v for k, v in self.plain_options.items() if k != "early_stop"}
         request, usual = self.request(model), make_request("")
@@ -80,7 +82,7 @@ class Asking:
             options["early_stop"] = request.early_stop
         header = {
             "format": ANSWERS_FORMAT,
-            "model": parts_for(model.fingerprint_parts, self.schema),
+            "model": parts_for(model.fingerprint_parts, *_schemas(model, self)),
             "grader": self.grader if isinstance(self.grader, str) else name_of(self.grader),
             "features": replace(self.schema, probe=None).to_dict() if self.schema else None,
             "options": options,
@@ -112,9 +114,10 @@ def answer_all(
     grader = as_grader(asking.grader)
     request = asking.request(model)
     check_golds(examples, asking.grader, request)
-    _check_untuned(model, examples, _needed(model, asking))
+    needed = _needed(_schemas(model, asking))
+    _check_untuned(model, examples, needed)
     with kept_in(keep, asking.header(model)) as store:
-        kept = store.rows_of(examples, _needed(model, asking))
+        kept = store.rows_of(examples, needed)
         done = dict(_renewed(kept, model, request, asking.schema))
         left = [e for e in examples if e.id not in done]
         if asking.shuffle:
@@ -151,10 +154,10 @@ def check_golds(examples: Sequence[Example], grader: Any, request: Request) -> N
 
 
 def _check_untuned(model: Any, examples: Sequence[Example], features: Collection[str]) -> None:
-    """Refuse to measure a tuned verdict on the very prompts that it was tuned on."""
-    verdict = getattr(model, "verdict", None)
-    if TUNED not in features or verdict is None:
+    """Refuse to measure a tuned verdict that is not there, or on the prompts it was tuned on."""
+    if TUNED not in features:
         return
+    verdict = tuned_in(model)
     known = [e for e in examples if is_marked(e.prompt, verdict.seen)]
     if known:
         raise CalibrationError(
@@ -173,13 +176,18 @@ def comparable(gold: Any, grader: Any) -> bool:
     return True
 
 
-def _needed(model: Any, asking: Asking) -> set[str]:
-    """The features that an answer must have been measured for."""
-    schemas = [asking.schema]
+def _schemas(model: Any, asking: Asking) -> list[Schema]:
+    """What an answer is measured for: the features asked for, and those of the model's profile."""
+    schemas = [asking.schema] if asking.schema else []
     if model.profile is not None and not Assessor(model.profile, model.fingerprint_parts).foreign:
         schemas.append(model.profile.task(asking.task).schema)
-    names = {n for schema in schemas if schema for n in schema.names if n != PROBE}
-    return names | {state_needed(s.layer) for s in schemas if s and s.hidden}
+    return schemas
+
+
+def _needed(schemas: Sequence[Schema]) -> set[str]:
+    """What an answer must have for these features to be known."""
+    names = {n for schema in schemas for n in schema.names if n != PROBE}
+    return names | {state_needed(schema.layer) for schema in schemas if schema.hidden}
 
 
 def _renewed(

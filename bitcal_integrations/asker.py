@@ -18,7 +18,7 @@ from bitcal_integrations import budget as budgets
 from bitcal_integrations.assess import Assessor, Extras, extras_of
 from bitcal_integrations.decide._stop_asked import plan_of
 from bitcal_integrations.engines import _ticket as tickets
-from bitcal_integrations.engines._layers import with_layer
+from bitcal_integrations.engines._layers import tuned_in, with_layer
 from bitcal_integrations.errors import BadRequest, BatchError
 from bitcal_integrations.features import TUNED, Schema, make_schema, measure_all, with_agreement
 from bitcal_integrations.request import SoftRequest
@@ -163,11 +163,8 @@ class Asker:
         return_errors = bool(options.pop("return_errors", False))
         features = options.pop("features", None)
         schema = features if isinstance(features, Schema | None) else make_schema(features)
-        if schema is not None and TUNED in schema.names and self._verdict is None:
-            raise BadRequest(
-                f"{TUNED} is not allowed: {self.name!r} has no tuned verdict prompt in use",
-                "Make one with verdict.tune_verdict and hand it to verdict.use_verdict.",
-            )
+        if schema is not None and TUNED in schema.names:
+            tuned_in(self)
         many = isinstance(prompt, (list, tuple)) and not _is_messages(prompt)
         requests = tuple(self._request(p, options, schema) for p in (prompt if many else [prompt]))
         tokenizer = getattr(self, "tokenizer", None)
@@ -244,7 +241,8 @@ class Asker:
         generation = replace(said, probe_tokens=said.probe_tokens + spent)
         observation = Observation.of(generation, samples, passes)
         confidence = self._confidence(request, generation, observation)
-        confidence = budgets.as_told(generation, confidence)
+        if call.budget is not None:
+            confidence = budgets.as_told(generation, confidence)
         if call.schema is not None:
             schema = call.schema.behind(request.hidden_layer)
             signals = {**confidence.signals, **measure_all(observation, schema)}

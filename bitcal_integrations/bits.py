@@ -20,7 +20,7 @@ from bitcal_integrations.answered import Progress, check_golds, gold_of
 from bitcal_integrations.canary import answer_of
 from bitcal_integrations.dataset import Example, read_examples
 from bitcal_integrations.decode.prompt import encode
-from bitcal_integrations.errors import BadRequest, CalibrationError
+from bitcal_integrations.errors import BadRequest, CalibrationError, EngineClosed
 from bitcal_integrations.grading import Grader, as_grader, name_of
 from bitcal_integrations.model import CalibratedModel
 from bitcal_integrations.quantize._kept_scores import KeptScores
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 # prompts, .246 by kl on its own texts, .288 by brier on the 64 with labels, and .363 by chance:
 # one bit of a label says less than a distribution. tests/benchmarks/plan_bits.py prints them.
 OBJECTIVES = ("kl", "brier")
-PROMPTS = 64
+PROMPTS = {"kl": 64, "brier": 512}
 WAVE = 16  # prompts that are asked together, and kept together
 
 
@@ -55,7 +55,7 @@ def choose_bits(
     *,
     budget: Budget,
     objective: str = "kl",
-    prompts: int = PROMPTS,
+    prompts: int | None = None,
     options: Sequence[str | None] = OPTIONS,
     exclude: str | Sequence[str] | None = "*lm_head",
     repair: str | Repair | None = None,
@@ -72,8 +72,9 @@ def choose_bits(
     is a JSONL file, or prompts or examples; without it the model writes its own texts. The
     objective "kl" is how far it moves from its own answers, in nats per token, and needs no label;
     "brier" is how good its confidence in them is, and needs right answers, many hundreds of them.
-    Of a larger `data`, `prompts` are drawn by the seed. `asked` are options of `ask`. The texts are
-    read once per layer and type: a minute or two for the built-in model; a large one wants a GPU.
+    Of a larger `data`, `prompts` are drawn by the seed: 64 by default, for "brier" 512. `asked` are
+    options of `ask`. The texts are read once per layer and type: with 64, a minute or two for the
+    built-in model; a large one wants a GPU.
 
         with load("bitcal-tiny", weights=None) as model:
             found = choose_bits(model, "prompts.jsonl", budget="3 bits")
@@ -86,6 +87,8 @@ def choose_bits(
     loaded, mended = getattr(model, "_loaded", None), check_repair(repair)
     if loaded is None:
         raise BadRequest(f"{model!r} has no weights in this process that types could be chosen for")
+    if model.closed:
+        raise EngineClosed("the model is closed")
     choices(loaded.model, budget, options, exclude)  # refuse it now, not when all is answered
     examples = _examples(data, objective, prompts, seed)
     request = model.without_profile().request_of("", **asked)
@@ -108,10 +111,11 @@ def choose_bits(
     )  # fmt: skip
 
 
-def _examples(data: Any, objective: str, prompts: int, seed: int) -> list[Example]:
+def _examples(data: Any, objective: str, prompts: int | None, seed: int) -> list[Example]:
     """The examples to ask, drawn by the seed; none where the model writes by itself."""
     if objective not in OBJECTIVES:
         raise BadRequest(f"objective={objective!r} is not known: use {' or '.join(OBJECTIVES)}")
+    prompts = PROMPTS[objective] if prompts is None else prompts
     if isinstance(prompts, bool) or not isinstance(prompts, int) or prompts < 1:
         raise BadRequest(f"prompts={prompts!r} must be a whole number above 0")
     if data is None:
@@ -169,6 +173,8 @@ class _Texts:
         rows = []
         for example, record in zip(wave, records, strict=True):
             if isinstance(record, Exception):
+                if not isinstance(record, BadRequest):  # not the prompt's fault: nothing to keep
+                    raise record
                 logger.warning("the prompt %r was not answered: %s", example.id, record)
             elif record.generation.steps:
                 rows.append(self._row(example, record))

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from bitcal_integrations.decode.onward import Onward
 from bitcal_integrations.engines._ticket import Outcome
 from bitcal_integrations.errors import BadRequest
+from bitcal_integrations.features import PROBE
 from bitcal_integrations.types import Confidence, Generation, Request, Timing
 
 Result: TypeAlias = "Outcome | Exception"
@@ -33,6 +34,7 @@ OPTIONS = ("total_tokens", "closing")
 # The longest answer behind a closing text.
 ANSWER_TOKENS = 8
 CUT = "cut before its end by the shared budget"
+PIECES = "the shared budget let the text come in pieces, of which no hidden state is kept"
 
 
 @dataclass(frozen=True)
@@ -219,9 +221,14 @@ def _expected(text: Onward, ratio: float) -> float:
 
 
 def as_told(generation: Generation, confidence: Confidence) -> Confidence:
-    """The confidence of an answer; unknown where the budget asked for it before its time."""
+    """The confidence of an answer; unknown where the budget asked for it before its time.
+
+    Of a text that came in pieces no hidden state is kept: a confidence that needs it is not known.
+    """
     stopped = generation.stopped or {}
     if stopped.get("level") != "budget":
+        if confidence.reason.startswith("not measured") and PROBE in confidence.reason:
+            return replace(confidence, reason=f"{confidence.reason} ({PIECES})")
         return confidence
     return replace(
         confidence, value=None, calibrated=False, low=None, high=None, interval=None,

@@ -163,7 +163,15 @@ def marks_of(prompts: Iterable[Prompt]) -> str:
     >>> len(marks), is_marked("Is 2 even?", marks), is_marked("Is 3 even?", marks)
     (12, True, False)
     """
-    marks = {bytes.fromhex(prompt_digest(prompt))[:MARK] for prompt in prompts}
+    return _written({bytes.fromhex(prompt_digest(prompt))[:MARK] for prompt in prompts})
+
+
+def marks_together(*marks: str) -> str:
+    """The marks of all these prompts."""
+    return _written(frozenset[bytes]().union(*map(_marks, marks)))
+
+
+def _written(marks: Collection[bytes]) -> str:
     return b64encode(b"".join(sorted(marks))).decode() if len(marks) <= MOST_MARKS else ""
 
 

@@ -213,13 +213,15 @@ def _check_samples(schema: Schema) -> None:
         )
 
 
-def parts_for(parts: Mapping[str, Any], schema: Schema | None) -> dict[str, Any]:
+def parts_for(parts: Mapping[str, Any], *schemas: Schema | None) -> dict[str, Any]:
     """What of a model's fingerprint these features depend on: the tuned verdict only for its own.
+
+    Without a schema it is what its texts depend on.
 
     >>> parts_for({"dtype": "float32", "verdict": "ab12"}, Schema(("confidence",)))
     {'dtype': 'float32'}
     """
-    tuned = schema is not None and TUNED in schema.names
+    tuned = any(schema is not None and TUNED in schema.names for schema in schemas)
     return {name: part for name, part in parts.items() if tuned or name != "verdict"}
 
 

@@ -1,21 +1,27 @@
 """Whether a changed model answers better, by the same questions before and after.
 
 It passes if the Brier score falls by more than chance explains and right answers do not get fewer.
-Numbers only; knows neither models nor what was changed.
+Knows examples and numbers; knows neither models nor what was changed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
 from bitcal_integrations import metrics
+from bitcal_integrations.dataset import Example, read_examples, split
+from bitcal_integrations.errors import BadRequest, CalibrationError
 from bitcal_integrations.types import Labelled
 
+# What is left of the file, half of it, is the certify and the report part of fit_profile with the
+# same seed: a profile of the recovered model may be measured on the same file, and stays honest.
+SHARES = (0.25, 0.25)
 FEWEST = 30  # groups of questions, for a standard error that means something
 ERRORS = 2.0  # standard errors by which held-out Brier must improve
 MOST_LOST = 0.01  # of all answers right: more is a fall, however uncertain
@@ -34,6 +40,35 @@ class Change:
     groups: int
 
 
+def held_apart(
+    examples: Any,
+    *,
+    grader: Any = "normalised",
+    group_id: str | Callable[[Mapping[str, Any]], Any] | None = None,
+    parts: Sequence[float] = SHARES,
+    seed: int = 0,
+) -> tuple[list[Example], list[Example]]:
+    """The prompts to learn from and the labelled questions of the gate; no group is in both."""
+    if len(parts) != 2 or not all(0 < s < 1 for s in parts) or sum(parts) > 1 + 1e-9:
+        raise BadRequest(
+            f"parts={tuple(parts)!r} is not allowed: two shares above 0, of prompts to learn from "
+            "and of held-out questions, that add up to 1 or less"
+        )
+    found = read_examples(examples, group_id=group_id, need_gold=False, any_gold=callable(grader))
+    place = split(found, (*parts, max(0.0, 1 - sum(parts))), seed)
+    learning = [e for e in found if place[e.id] == "fit"]
+    held_out = [e for e in found if place[e.id] == "certify" and e.gold is not None]
+    groups = len({e.group for e in held_out})
+    if groups < FEWEST or not learning:
+        raise CalibrationError(
+            f"{groups} groups of labelled questions and {len(learning)} prompts are too few of "
+            f"{len(found)} examples: {FEWEST} groups must be held out",
+            "Give more labelled examples, or other parts=(learn, hold out).",
+        )
+    learning.sort(key=lambda e: sha256(f"{seed}|{e.id}".encode()).digest())
+    return learning, held_out
+
+
 def judge(before: Sequence[Labelled], after: Sequence[Labelled]) -> dict[str, Any]:
     """Whether the answers after are better than those before to the same questions, and why."""
     pairs = [
@@ -44,7 +79,8 @@ def judge(before: Sequence[Labelled], after: Sequence[Labelled]) -> dict[str, An
     known = [(b, a) for b, a in pairs if None not in (b.confidence.raw, a.confidence.raw)]
     brier, accuracy = _change(known, _squared), _change(pairs, _right)
     summaries = [_summary([pair[side] for pair in known]) for side in (0, 1)]
-    kept, why = _verdict(brier, accuracy)
+    had_none, have_none = (sum(r.confidence.raw is None for r in side) for side in (before, after))
+    kept, why = _verdict(brier, accuracy, (had_none, have_none, len(before)))
     return {
         "kept": kept,
         "why": why,
@@ -52,11 +88,11 @@ def judge(before: Sequence[Labelled], after: Sequence[Labelled]) -> dict[str, An
         "accuracy": accuracy,
         "auroc": tuple(found["auroc"] for found in summaries),
         "ece": tuple(found["ece"] for found in summaries),
-        "unknown": tuple(sum(r.confidence.raw is None for r in side) for side in (before, after)),
+        "unknown": (had_none, have_none),
     }
 
 
-def _verdict(brier: Change, accuracy: Change) -> tuple[bool, str]:
+def _verdict(brier: Change, accuracy: Change, unknown: tuple[int, int, int]) -> tuple[bool, str]:
     if brier.groups < FEWEST:
         return False, (
             f"{brier.groups} groups of held-out questions have a confidence before and after, and "
@@ -72,6 +108,11 @@ def _verdict(brier: Change, accuracy: Change) -> tuple[bool, str]:
         return False, (
             f"the share of right answers fell by {-accuracy.difference:.4f}, and no more than "
             f"{allowed:.4f} is allowed"
+        )
+    had_none, have_none, n = unknown
+    if have_none - had_none > MOST_LOST * n:  # they are not scored: leaving some out is no gain
+        return False, (
+            f"{have_none} of {n} answers have no confidence, and before {had_none} had none"
         )
     return True, (
         f"held-out Brier fell by {-brier.difference:.4f}, more than {ERRORS:g} standard errors "

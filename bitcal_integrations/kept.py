@@ -148,12 +148,22 @@ def _parsed(path: Path, data: bytes) -> Kept:
 
 def _compare(path: Path, first: Mapping[str, Any], header: Mapping[str, Any]) -> None:
     for key, value in header.items():
-        if first.get(key) != value:
+        if (old := first.get(key)) != value:
+            what = f"{key}: "
+            if isinstance(old, Mapping) and isinstance(value, Mapping):
+                part = _unlike(old, value)
+                what, old, value = f"{key}: its {part} was ", old.get(part), value.get(part)
             raise CalibrationError(
-                f"the answers in {str(path)!r} were made with another {key}: "
-                f"{first.get(key)!r:.120}, now {value!r:.120}",
+                f"the answers in {str(path)!r} were made with another {what}{old!r:.120}, "
+                f"now {value!r:.120}",
                 "Use another file, or delete it to start again.",
             )
+
+
+def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The first key that differs, or that only one of them has."""
+    missing = object()
+    return next(k for k in {**other, **one} if one.get(k, missing) != other.get(k, missing))
 
 
 def read_kept(path: str | os.PathLike[str]) -> Kept:

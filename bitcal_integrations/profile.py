@@ -12,8 +12,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bitcal_integrations.canary import CANARIES, Canary, Check, answer_of, by_op
 from bitcal_integrations.dataset import is_marked
 from bitcal_integrations.decide import Certificate, StopCertificate
 from bitcal_integrations.errors import ProfileError
-from bitcal_integrations.features import Schema
+from bitcal_integrations.features import Schema, parts_for
 from bitcal_integrations.grading import Absent, name_of
 from bitcal_integrations.types import Prompt, Record, Request
 
@@ -158,9 +159,11 @@ class Profile:
     canaries: tuple[Canary, ...] = ()
     made_with: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.parts)
+        """Of the model that was measured, and of the probes, since each gives scores of its own."""
+        fitted = {n: t.schema.probe.to_dict() for n, t in self.tasks.items() if t.schema.probe}
+        return fingerprint_of({**self.parts, "probes": fitted} if fitted else self.parts)
 
     def task(self, name: str = "default") -> TaskProfile:
         """A task by its name; "default" is the default one, unless one has that very name."""
@@ -202,12 +205,14 @@ class Profile:
             raise ProfileError(f"profiles of two models cannot be joined: {difference}")
         kept = [c for c in self.canaries if c.task not in other.tasks]
         each = CANARIES // (len({c.task for c in kept}) + len(other.tasks)) or 1
-        canaries = [c for name in {c.task: 0 for c in kept} for c in _of(kept, name)[:each]]
+        names = list(dict.fromkeys(c.task for c in kept))
+        canaries = [c for name in names for c in [k for k in kept if k.task == name][:each]]
         canaries += list(other.canaries)[: CANARIES - len(canaries)]
+        tasks = {**self.tasks, **other.tasks}
+        parts = parts_for({**other.parts, **self.parts}, *(t.schema for t in tasks.values()))
         return replace(
-            self, tasks={**self.tasks, **other.tasks}, canaries=tuple(canaries),
-            parts={**other.parts, **self.parts}, made_with=other.made_with,
-        )  # fmt: skip
+            self, tasks=tasks, parts=parts, canaries=tuple(canaries), made_with=other.made_with
+        )
 
     def check(self, model: Any) -> Check:
         """Replay the canaries on a model: same, shifted, or void (nothing measured holds)."""
@@ -215,8 +220,7 @@ class Profile:
             raise ProfileError("the profile has no canaries, so nothing can be replayed")
         records: dict[int, Record] = {}
         for group in by_options(self.canaries):
-            first = self.canaries[group[0]]
-            options = self._options(first)
+            options = self._options(self.canaries[group[0]])
             answered = model.ask([self.canaries[i].prompt for i in group], **options)
             records.update(zip(group, answered, strict=True))
         pairs = [(canary, records[i]) for i, canary in enumerate(self.canaries)]
@@ -294,7 +298,3 @@ def _check_whole(data: Mapping[str, Any]) -> None:
     if data.get("default") not in data["tasks"]:
         known = ", ".join(map(repr, data["tasks"]))
         raise ProfileError(f"the default task {data.get('default')!r:.60} is none of {known}")
-
-
-def _of(canaries: Sequence[Canary], task: str) -> list[Canary]:
-    return [c for c in canaries if c.task == task]

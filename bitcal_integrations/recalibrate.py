@@ -22,7 +22,14 @@ from bitcal_integrations.answered import (
     comparable,
 )
 from bitcal_integrations.calibrators import adapt, transfer
-from bitcal_integrations.dataset import PARTS, Example, read_examples, split
+from bitcal_integrations.dataset import (
+    PARTS,
+    Example,
+    is_marked,
+    marks_together,
+    read_examples,
+    split,
+)
 from bitcal_integrations.errors import CalibrationError
 from bitcal_integrations.features import PROBE, Schema
 from bitcal_integrations.fit import profile_of, unprofiled
@@ -38,7 +45,7 @@ from bitcal_integrations.fitted import (
 )
 from bitcal_integrations.grading import as_grader
 from bitcal_integrations.kept import judged_ids, read_kept
-from bitcal_integrations.profile import Profile, differing
+from bitcal_integrations.profile import Profile, TaskProfile, differing
 from bitcal_integrations.types import Labelled
 
 SURE = 3.29  # standard errors: p < .001
@@ -124,6 +131,7 @@ def adapt_profile(
     if differing(profile.parts, model.fingerprint_parts):
         _check_probe(one.schema)
     asked = read_examples(examples, group_id=group_id, judged=judged_ids(answers))
+    _check_unseen(one, asked)
     place, bare = split(asked, parts, seed), unprofiled(model)
     rows = [replace(r, part=place[r.id]) for r in answer_all(bare, asked, asking, answers)]
     found = parts_of(rows, one.schema)
@@ -143,6 +151,17 @@ def _check_probe(schema: Schema) -> None:
             f"the feature {PROBE!r} reads hidden states of the very weights that it was fitted on, "
             "so the profile cannot be carried over to another model",
             "Fit one of its own, or start from a profile without this feature.",
+        )
+
+
+def _check_unseen(one: TaskProfile, asked: Sequence[Example]) -> None:
+    """Refuse what a probe was fitted on: it knows more of these answers than of any other."""
+    marks = one.seen.get("fit", "") if one.schema.probe is not None else ""
+    if known := [e for e in asked if is_marked(e.prompt, marks)]:
+        raise CalibrationError(
+            f"the feature {PROBE!r} was fitted on {len(known)} of these {len(asked)} examples, the "
+            f"first of them {known[0].id!r}: what it says of them it has been told",
+            "Take other examples.",
         )
 
 
@@ -264,4 +283,8 @@ def _carried(
     new = profile_of(model, rows, old.schema, asking, how, name, fitted)
     other = differing(profile.parts, new.parts)
     origin = profile.fingerprint if other else old.transferred_from
-    return replace(new, tasks={name: replace(new.task(name), transferred_from=origin)})
+    one = replace(new.task(name), transferred_from=origin)
+    if not other:  # the shape of the calibrator, and a probe, come from what the old one has seen
+        fit = marks_together(*(seen.get("fit", "") for seen in (old.seen, one.seen)))
+        one = replace(one, seen={**one.seen, "fit": fit})
+    return replace(new, tasks={name: one})

@@ -35,15 +35,17 @@ class Result:
 
     `bytes` are those of all weights; `speed` is in tokens per second and `loading` in seconds, both
     of this run on this machine; `entropy` is the mean over answers of an answer's mean, in nats a
-    token. `unknown` counts measured questions without a score, `fit` those that its calibrator saw;
-    `calibrator` is its method, or "none" and why. `differences` are against the study's reference;
-    `front`: no other has both fewer bytes and a lower calibrated Brier score.
+    token. `unknown` counts measured questions without a score, `failed` those of them that ended in
+    an error and have no verdict either, `fit` those that its calibrator saw; `calibrator` is its
+    method, or "none" and why. `differences` are against the study's reference; `front`: no other
+    has both fewer bytes and a lower calibrated Brier score.
     """
 
     name: str
     error: str = ""
     accuracy: float | None = None
     unknown: int = 0
+    failed: int = 0
     fit: int = 0
     bytes: int | None = None
     speed: float | None = None
@@ -110,6 +112,7 @@ def numbers_of(result: Result, rows: Sequence[Labelled], schema: Schema, method:
         result,
         accuracy=float(judged.mean()) if judged.size else None,
         unknown=int(np.isnan(columns.raw).sum()),
+        failed=sum(r.finish == "error" for r in mine),
         fit=fit.y.size,
         entropy=float(np.mean(entropy)) if entropy else None,
         calibrator=said,

@@ -11,7 +11,7 @@ import gc
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from bitcal_integrations.fitted import FitOptions
 from bitcal_integrations.grading import as_grader, as_parser
 from bitcal_integrations.model import CalibratedModel, load
 from bitcal_integrations.quantize._plan import check_weights
-from bitcal_integrations.quantize._repair import check_repair
+from bitcal_integrations.quantize._repair import Repair, check_repair
 from bitcal_integrations.studied import Result, Study, numbers_of, on_front
 from bitcal_integrations.types import Labelled
 
@@ -46,8 +46,8 @@ _NAME = re.compile(r"\w[\w.+-]*")  # it names a file
 def study(
     model: Any,
     data: Any,
-    weights: Sequence[str | None] = WEIGHTS,
-    repairs: Sequence[Any] = (None,),
+    weights: Sequence[str | None] | str | None = WEIGHTS,
+    repairs: Any = (None,),
     *,
     variants: Mapping[str, Any] | None = None,
     parser: Any = None,
@@ -73,9 +73,18 @@ def study(
     """
     if refused := {"features", "return_errors", "early_stop"} & set(options):
         raise BadRequest(f"{min(refused)} is not an option of a study")
+    if variants is not None and not isinstance(variants, Mapping):
+        raise BadRequest(
+            f"variants={variants!r:.100} is not allowed: it is a dict of name: variant"
+        )
+    if not isinstance(timed, int) or timed < 0:
+        raise BadRequest(f"timed={timed!r} is not allowed: a number of prompts, 0 for no speed")
     as_grader(grader), as_parser(parser)  # a name that is none is refused before a model is loaded
     how = {"dtype": dtype, "device": device, "profile": None}
-    wanted = {**grid(weights, repairs), **(variants or {})}
+    made = grid(weights, repairs)
+    if twice := set(made) & set(variants or {}):
+        raise BadRequest(f"{min(twice)!r} is a weight type of this study: name that variant anew")
+    wanted = {**made, **(variants or {})}
     openers = {
         name: _opener(model, variant, {**how, "progress": _named(progress, name)})
         for name, variant in wanted.items()
@@ -89,23 +98,35 @@ def study(
     )  # fmt: skip
 
 
-def grid(weights: Sequence[str | None], repairs: Sequence[Any] = (None,)) -> dict[str, Any]:
+def grid(weights: Sequence[str | None] | str | None, repairs: Any = (None,)) -> dict[str, Any]:
     """The variants of weight types and repairs by name; unquantized weights need no repair.
 
     >>> list(grid([None, "qint2"], [None, "data-free"]))
     ['none', 'qint2', 'qint2+data-free']
     """
     found: dict[str, Any] = {}
-    for kind in weights:
+    each = _several("repairs", repairs)
+    for kind in _several("weights", weights):
         if isinstance(kind, Mapping):
             raise BadRequest(f"weights={kind!r:.100} has no name: give a plan one in variants=")
         check_weights(kind)
-        for repair in repairs if kind is not None else (None,):
+        for repair in each if kind is not None else (None,):
             steps = check_repair(repair)
             told = repair if isinstance(repair, str) else "+".join(steps.steps) if steps else ""
             name = "+".join(filter(None, (kind or "none", told)))
-            found[name] = {"weights": kind, "repair": repair}
+            one = {"weights": kind, "repair": repair}
+            if found.setdefault(name, one) != one:
+                raise BadRequest(f"two variants are called {name!r}: name one of them in variants=")
     return found
+
+
+def _several(name: str, value: Any) -> Sequence[Any]:
+    """A lone name is a list of one."""
+    if value is None or isinstance(value, (str, Repair)):
+        return (value,)
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        raise BadRequest(f"{name}={value!r:.100} is not allowed: it is a list of names")
+    return tuple(value)
 
 
 def _opener(model: Any, variant: Any, how: Mapping[str, Any]) -> Opener:
@@ -178,7 +199,7 @@ def _places(
     for name in openers:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise BadRequest(f"{name!r} names no variant: letters, digits, '.', '+', '-' and '_'")
-    if not 0 < fit_share < 1:
+    if not isinstance(fit_share, (int, float)) or not 0 < fit_share < 1:
         raise BadRequest(f"fit_share={fit_share!r} is not allowed: it lies between 0 and 1")
     FitOptions(method)
     place = split(examples, (fit_share, 0, 1 - fit_share), seed)
@@ -201,7 +222,7 @@ def _asked(
     begun = time.perf_counter()
     try:
         model = opener()
-    except LoadError as error:
+    except (LoadError, BadRequest) as error:  # such a variant is none; the others go on
         return Result(name, str(error)), []
     with model:
         loading = time.perf_counter() - begun
@@ -216,7 +237,7 @@ def _asked(
 def _speed(model: CalibratedModel, examples: Sequence[Example], asking: Asking, n: int) -> Any:
     """Tokens per second on the first n prompts, asked as one list, after one to warm up.
 
-    The error of the first where none can be answered; None where n is 0 or no token came.
+    The engine's error where it answers none of them; None where n is 0 or no token came.
     """
     options = {**asking.plain_options, "return_errors": True}
     model.ask([examples[0].prompt], **options)
@@ -224,8 +245,8 @@ def _speed(model: CalibratedModel, examples: Sequence[Example], asking: Asking, 
     records = model.ask([e.prompt for e in examples[: max(n, 1)]], **options)
     seconds = time.perf_counter() - begun
     failed = [r for r in records if isinstance(r, Exception)]
-    if len(failed) == len(records):
-        raise failed[0]
+    if len(failed) == len(records) and isinstance(failed[0], EngineError):
+        raise failed[0]  # it would answer no other one; a prompt that is too long is one of many
     tokens = sum(r.generation.n_tokens for r in records if not isinstance(r, Exception))
     return tokens / seconds if n and tokens else None
 

@@ -69,11 +69,12 @@ def tune_verdict(
     """
     from bitcal_integrations.quantize import soft_prompt
 
-    how = tuning or soft_prompt.Tuning()
+    how = soft_prompt.Tuning() if tuning is None else tuning
+    if not isinstance(how, soft_prompt.Tuning):
+        raise BadRequest(f"tuning={how!r:.100} must be a quantize.soft_prompt.Tuning")
     if refused := {"features", "return_errors", "early_stop"} & set(options):
         raise BadRequest(f"{min(refused)} is not an option of tune_verdict")
-    if out is not None and not _part(out).parent.is_dir():
-        raise BadRequest(f"out={os.fspath(out)!r} lies in no folder that exists")
+    _check_out(out)
     loaded = _weights(model)
     net = _net(loaded)
     asked = read_examples(
@@ -222,6 +223,16 @@ def _ids(
         return net.encode(replace(asked, soft=start)).ids
     except PromptTooLong:
         return ()
+
+
+def _check_out(out: str | os.PathLike[str] | None) -> None:
+    """Refuse now what else could not be written when everything is done."""
+    if out is None:
+        return
+    if not Path(out).parent.is_dir():
+        raise BadRequest(f"out={os.fspath(out)!r} lies in no folder that exists")
+    if Path(out).is_dir():
+        raise BadRequest(f"out={os.fspath(out)!r} is a folder: name a file in it")
 
 
 def _part(out: str | os.PathLike[str]) -> Path:

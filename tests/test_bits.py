@@ -11,10 +11,17 @@ import pytest
 import torch
 from families import logits_of, save_tiny
 
-from bitcal_integrations import CalibratedModel, load
+from bitcal_integrations import CalibratedModel, bits, load
 from bitcal_integrations.bits import BitPlan, KindRow, by_kind, choose_bits
-from bitcal_integrations.errors import BadRequest, CalibrationError, LoadError
+from bitcal_integrations.errors import (
+    BadRequest,
+    CalibrationError,
+    EngineClosed,
+    EngineError,
+    LoadError,
+)
 from bitcal_integrations.quantize import align
+from bitcal_integrations.quantize._repair import Repair
 from bitcal_integrations.testing.toy import ToyModel
 from bitcal_integrations.tiny.tasks import questions
 
@@ -75,12 +82,20 @@ def test_the_model_is_left_as_it_is(model: CalibratedModel, found: BitPlan) -> N
     assert model.report()["weights"] == {}
 
 
-def test_prompts_are_drawn_by_the_seed(model: CalibratedModel, found: BitPlan) -> None:
+def test_prompts_are_drawn_by_the_seed(model: CalibratedModel) -> None:
     many = [f"Say {n}." for n in range(40)]
-    plans = [choose_bits(model, many, prompts=3, seed=s, **QUICK) for s in (0, 0, 1)]
-    assert plans[0] == plans[1]
-    assert plans[0].why != plans[2].why
-    assert choose_bits(model, many[::-1], prompts=3, **QUICK) == plans[0]
+    drawn = {**QUICK, "swaps": 0, "options": ("qint2", "qint8"), "prompts": 3}
+    one, other = (choose_bits(model, many, seed=seed, **drawn) for seed in (0, 1))
+    assert one.why != other.why
+    assert choose_bits(model, many[::-1], seed=0, **drawn) == one
+
+
+def test_labels_are_drawn_in_larger_numbers_for_they_say_less() -> None:
+    rows = [{"prompt": f"Say {n}.", "gold": f"{n}"} for n in range(600)]
+    drawn = {name: bits._examples(rows, name, None, 0) for name in bits.OBJECTIVES}
+    assert {name: len(found) for name, found in drawn.items()} == {"kl": 64, "brier": 512}
+    assert drawn["brier"][:64] == drawn["kl"]
+    assert len(bits._examples(rows[:5], "brier", None, 0)) == 5
 
 
 def test_without_prompts_it_writes_its_own_texts(
@@ -137,13 +152,14 @@ def test_a_cut_run_goes_on_where_it_was(
         choose_bits(model, PROMPTS, keep=keep, **QUICK)
 
 
-def test_a_repair_is_planned_for_and_made(
+def test_a_repair_that_clips_is_planned_for_and_made(
     model: CalibratedModel, found: BitPlan, folder: Path
 ) -> None:
-    mended = choose_bits(model, PROMPTS, repair="data-free", **QUICK)
+    clipped = Repair(("clip",))
+    mended = choose_bits(model, PROMPTS, repair=clipped, **QUICK)
     assert mended.why != found.why
-    with load(folder, weights=mended.plan, dtype="float32", repair="data-free") as small:
-        assert small.report()["repair"]["name"] == "data-free"
+    with load(folder, weights=mended.plan, dtype="float32", repair=clipped) as small:
+        assert small.report()["repair"] == clipped.parts()
 
 
 def test_examples_come_from_a_file(model: CalibratedModel, found: BitPlan, tmp_path: Path) -> None:
@@ -162,6 +178,22 @@ def test_prompts_that_fail_are_left_out(
     assert "was not answered" in caplog.text
     with pytest.raises(CalibrationError, match="none of the prompts"):
         choose_bits(model, [long], **QUICK)
+
+
+def test_what_is_no_fault_of_a_prompt_ends_it_and_is_not_kept(
+    model: CalibratedModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, broken = tmp_path / "out.bits.json", EngineError("the memory is full")
+    with monkeypatch.context() as during:
+        during.setattr(CalibratedModel, "ask", lambda *_, **__: [broken] * len(PROMPTS))
+        with pytest.raises(EngineError, match="the memory is full"):
+            choose_bits(model, PROMPTS, keep=keep, **QUICK)
+    assert not keep.exists()
+    with load(folder, weights=None, profile=None) as gone:
+        pass
+    for data in (PROMPTS, None):
+        with pytest.raises(EngineClosed):
+            choose_bits(gone, data, **QUICK)
 
 
 @pytest.mark.parametrize(

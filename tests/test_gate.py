@@ -101,6 +101,15 @@ def test_the_unknown_are_counted_and_not_scored() -> None:
     assert (found["brier"].n, found["accuracy"].n) == (197, 199)
 
 
+def test_answers_that_lose_their_confidence_are_no_gain() -> None:
+    """All wrong answers become empty texts: what is left looks better."""
+    silent: list[float | None] = [0.9 if right else None for right in RIGHT]
+    found = judge(rows([0.5] * 200, RIGHT), rows(silent, RIGHT))
+    assert found["brier"].difference < -0.2
+    assert not found["kept"]
+    assert found["why"] == "50 of 200 answers have no confidence, and before 0 had none"
+
+
 def test_too_few_known_answers_are_no_ground() -> None:
     few = FEWEST - 1
     raw = [0.5] * few + [None] * (200 - few)

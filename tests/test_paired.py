@@ -144,3 +144,37 @@ def test_pooled_sets_keep_their_groups() -> None:
     twice = pooled([one, one])
     assert twice.right.size == 40
     assert len(set(twice.groups)) == 20
+
+
+@pytest.mark.parametrize(("wrong", "bounded"), [(1, False), (FEW - 1, False), (FEW, True)])
+def test_few_wrong_answers_bound_no_auroc(wrong: int, bounded: bool) -> None:
+    """However many right ones there are: a bootstrap never sees other wrong answers than these."""
+    rng = np.random.default_rng(0)
+    y = np.arange(100) >= wrong
+    one, other = (columns(y, np.clip(0.6 + 0.2 * y + rng.normal(0, 0.1, 100), 0, 1)) for _ in "ab")
+    assert (one.rarer(), one.rarer("raw")) == (wrong, wrong)
+    d = compare(one, other)["auroc_raw"]
+    assert d.value is not None
+    assert (d.low is not None) == bounded
+    assert compare(one, other)["brier_raw"].low is not None
+
+
+def test_two_models_that_differ_alike_everywhere_still_have_bounds() -> None:
+    """A share of groups that would be unlike all 50 is below .0711, or 1 of 40 studies saw one."""
+    p = np.full(50, 0.5)
+    right, wrong = columns(np.ones(50), p), columns(np.zeros(50), p)
+    assert pytest.approx(1 - (1 - 0.0711) ** 50, abs=1e-3) == 0.975
+    same = compare(right, right)["accuracy"]
+    assert (same.value, same.low, same.high) == pytest.approx((0, -0.0711, 0.0711), abs=1e-4)
+    worse = compare(wrong, right)["accuracy"]
+    assert (worse.value, worse.low, worse.high) == pytest.approx((-1, -1, -0.8577), abs=1e-4)
+    assert compare(columns([1] * 9, p[:9]), columns([0] * 9, p[:9]))["accuracy"].low is None
+
+
+def test_what_rounding_makes_is_no_difference() -> None:
+    """.02 from wrong and .98 from right are one Brier score, but not one float."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0, 0.1, 40)
+    d = compare(columns(np.zeros(40), p), columns(np.ones(40), 1 - p))["brier_raw"]
+    assert d.value == pytest.approx(0, abs=1e-15)
+    assert not d.clear

@@ -13,6 +13,7 @@ import pytest
 from probe_help import ASKED, EXAMPLES, FRESH, HOW, WITH_PROBE, made
 
 from bitcal_integrations.answered import read_answers
+from bitcal_integrations.dataset import is_marked
 from bitcal_integrations.errors import BadRequest, BitcalError, CalibrationError
 from bitcal_integrations.features import PROBE, make_schema
 from bitcal_integrations.fit import evaluate, fit_profile
@@ -20,6 +21,8 @@ from bitcal_integrations.model import CalibratedModel
 from bitcal_integrations.profile import Profile
 from bitcal_integrations.recalibrate import adapt_profile, transfer_profile
 from bitcal_integrations.testing.toy import ToyModel
+
+FEW = EXAMPLES[:160]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def profile(model: CalibratedModel, kept: Path) -> Profile:
-    return fit_profile(model, EXAMPLES, features=WITH_PROBE, answers=kept, **HOW, **ASKED)
+    return fit_profile(model, FEW, features=WITH_PROBE, answers=kept, **HOW, **ASKED)
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_kept_answers_give_the_same_profile_without_a_question(
 ) -> None:
     assert all(row.hidden["layer"] == 1 for row in read_answers(kept))
     bare, size = model.without_profile(), kept.stat().st_size
-    again = fit_profile(bare, EXAMPLES, features=WITH_PROBE, answers=kept, **HOW, **ASKED)
+    again = fit_profile(bare, FEW, features=WITH_PROBE, answers=kept, **HOW, **ASKED)
     assert json.dumps(again.to_dict()) == json.dumps(profile.to_dict())
     assert kept.stat().st_size == size
 
@@ -64,14 +67,14 @@ def test_a_run_that_was_cut_goes_on(
     keep = tmp_path / "a.jsonl"
 
     def cut(n: int, total: int, label: str) -> None:
-        if n >= 150:
+        if n >= 80:
             raise KeyboardInterrupt
 
     options = {"features": WITH_PROBE, "answers": keep, **HOW, **ASKED}
     with pytest.raises(KeyboardInterrupt):
-        fit_profile(model, EXAMPLES, progress=cut, **options)
-    assert len(read_answers(keep)) >= 150
-    found, whole = fit_profile(model, EXAMPLES, **options).task(), profile.task()
+        fit_profile(model, FEW, progress=cut, **options)
+    assert len(read_answers(keep)) >= 80
+    found, whole = fit_profile(model, FEW, **options).task(), profile.task()
     assert found.counts == whole.counts
     np.testing.assert_allclose(found.schema.probe.weights, whole.schema.probe.weights, atol=1e-3)
 
@@ -79,7 +82,7 @@ def test_a_run_that_was_cut_goes_on(
 def test_answers_of_another_layer_are_another_file(model: CalibratedModel, kept: Path) -> None:
     other = make_schema(WITH_PROBE, layer=2)
     with pytest.raises(CalibrationError, match="another features"):
-        fit_profile(model, EXAMPLES, features=other, answers=kept, **HOW, **ASKED)
+        fit_profile(model, FEW, features=other, answers=kept, **HOW, **ASKED)
 
 
 def test_what_a_later_probe_says_of_kept_answers_is_worked_out_anew(
@@ -128,12 +131,23 @@ def test_its_own_model_may_adapt_it_with_kept_answers_too(
     options = {**profile.options(), "answers": tmp_path / "a.jsonl", **HOW}
     del options["parser"]
     unfitted = profile.task().schema.behind(None)
-    fit_profile(model, EXAMPLES[:120], features=unfitted, **{**options, "parser": ASKED["parser"]})
+    others = EXAMPLES[160:]
+    fit_profile(model, others[:120], features=unfitted, **{**options, "parser": ASKED["parser"]})
     kept, fresh = (
-        adapt_profile(profile, model, EXAMPLES[:60], **{**HOW, **more}) for more in (options, {})
+        adapt_profile(profile, model, others[:60], **{**HOW, **more}) for more in (options, {})
     )
     assert kept.task().schema == profile.task().schema
     assert kept.task().calibrator.offset == pytest.approx(fresh.task().calibrator.offset, abs=1e-3)
+    for seen in (profile.task().seen["fit"], kept.task().seen["fit"]):
+        assert any(is_marked(e["prompt"], seen) for e in FEW)
+
+
+def test_what_a_probe_was_fitted_on_is_no_news(model: CalibratedModel, profile: Profile) -> None:
+    """A certificate on answers that 64 weights were fitted to would promise too much."""
+    with pytest.raises(
+        CalibrationError, match=r"'hidden_probe' was fitted on \d+ of these 80 examp"
+    ):
+        adapt_profile(profile, model, FEW[-40:] + EXAMPLES[160:200], parts=(0.5, 0.5, 0), **HOW)
 
 
 def test_two_layers_at_once_are_refused(served: CalibratedModel) -> None:

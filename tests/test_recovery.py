@@ -18,7 +18,8 @@ from families import logits_of, save_tiny
 
 from bitcal_integrations import CalibratedModel, load, recovery
 from bitcal_integrations.dataset import read_examples, split
-from bitcal_integrations.errors import BadRequest, CalibrationError
+from bitcal_integrations.errors import BadRequest, CalibrationError, EngineClosed
+from bitcal_integrations.quantize import _rates
 from bitcal_integrations.quantize import recover as training
 from bitcal_integrations.quantize._repair import Repair
 from bitcal_integrations.quantize.recover import gains_of, set_gains
@@ -32,7 +33,7 @@ from bitcal_integrations.recovery import (
 from bitcal_integrations.testing.toy import ToyModel
 from bitcal_integrations.tiny import measure
 
-QUICK = Recovery(rate=0.06, epochs=6, rows=12)
+QUICK = Recovery(rate=0.06, epochs=6, rows=11)
 OPTIONS: dict[str, Any] = {
     "how": QUICK, "grader": "tiny", "parts": (0.4, 0.6), "parser": "tiny", "max_new_tokens": 12,
 }  # fmt: skip
@@ -50,7 +51,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def examples() -> list[Any]:
     asked = measure.draw("calibration", 1000, 3)
-    return [e for e in asked if e.by["bucket"] == "head"][:60]
+    return [e for e in asked if e.by["bucket"] == "head"][:54]
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,8 @@ def test_a_model_in_doubt_gets_its_confidence_back_where_the_run_was_cut(
     assert found.brier.after < 0.5 * found.brier.before
     assert found.accuracy.difference == 0
     assert found.loss[1] < found.loss[0]
-    assert (found.prompts, found.accuracy.n) == (24, 36)
+    assert found.rate == QUICK.rate
+    assert (found.prompts, found.accuracy.n) == (22, 32)
     assert str(found).startswith("recover: kept, held-out Brier fell by")
     json.dumps(found.to_dict(), allow_nan=False)
     assert not same(gains(model), spoilt)
@@ -169,8 +171,12 @@ def test_a_model_in_doubt_gets_its_confidence_back_where_the_run_was_cut(
 
 
 def test_what_brings_nothing_is_undone(
-    model: CalibratedModel, teacher: CalibratedModel, examples: list[Any]
+    model: CalibratedModel,
+    teacher: CalibratedModel,
+    examples: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_rates, "LOWER", (1.0,))
     before, parts = gains(model), dict(model.fingerprint_parts)
     found = recover_model(
         model,
@@ -247,6 +253,18 @@ def test_what_cannot_be_recovered_is_said(
         pytest.raises(BadRequest, match="has other tokens than 'bitcal-tiny'"),
     ):
         recover_model(model, examples, teacher=other, **OPTIONS)
+
+
+def test_who_could_not_answer_afterwards_is_refused_first(
+    model: CalibratedModel, examples: list[Any], tmp_path: Path
+) -> None:
+    model.use_profile(model.profile, strict=True)
+    with pytest.raises(BadRequest, match="was loaded with strict=True"):
+        recover_model(model, examples, **OPTIONS)
+    with load(save_tiny(tmp_path / "other"), weights="qint8", profile=None) as closed:
+        pass
+    with pytest.raises(EngineClosed, match="the model is closed"):
+        recover_model(closed, examples, **OPTIONS)
 
 
 def test_a_stored_folder_needs_its_teacher_named(

@@ -209,6 +209,8 @@ def test_names_of_the_grid() -> None:
         "none", "qint4", "qint4+data-free", "qint4+clip+fold", "auto", "auto+data-free",
         "auto+clip+fold",
     ]  # fmt: skip
+    assert list(grid("qint4", "data-free")) == ["qint4+data-free"]
+    assert list(grid(None, steps)) == ["none"]
     assert grid(["qint4"], [steps])["qint4+clip+fold"] == {"weights": "qint4", "repair": steps}
 
 
@@ -217,6 +219,14 @@ def test_names_of_the_grid() -> None:
     [
         ({"weights": ("qint3",)}, LoadError, "qint3"),
         ({"weights": ({"*": "qint2"},)}, BadRequest, "give a plan one in variants="),
+        ({"weights": {"*": "qint2"}}, BadRequest, "it is a list of names"),
+        ({"weights": 5}, BadRequest, "weights=5 is not allowed"),
+        ({"weights": "qint3"}, LoadError, "'qint3'"),
+        ({"variants": [1]}, BadRequest, "a dict of name: variant"),
+        ({"variants": {"none": {}}}, BadRequest, "'none' is a weight type of this study"),
+        ({"repairs": [Repair(seed=s) for s in (0, 1)]}, BadRequest, "two variants are called"),
+        ({"fit_share": "half"}, BadRequest, "fit_share='half'"),
+        ({"timed": -1}, BadRequest, "timed=-1"),
         ({"weights": ()}, BadRequest, "needs a variant"),
         ({"repairs": ("magic",)}, BadRequest, "magic"),
         ({"variants": {"a/b": {}}}, BadRequest, "'a/b' names no variant"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from families import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
 from study_help import questions, toy
@@ -67,3 +68,30 @@ def test_plans_saved_folders_and_functions_stand_beside_weight_types(tmp_path: P
     assert [r.error for r in result.results] == [""] * 4
     sizes = {r.name: r.bytes for r in result.results}
     assert sizes["qint2"] < sizes["plan"] < sizes["saved"] < sizes["made"]
+
+
+def made(**arguments: Any) -> Any:
+    return load(tiny_model("llama"), tokenizer=tiny_tokenizer(), **arguments)
+
+
+@pytest.mark.parametrize("timed", [0, 1])
+def test_prompts_that_are_too_long_cost_their_own_answers_alone(timed: int) -> None:
+    """Also where all prompts of which the speed would be measured are too long."""
+    data = [(f"{i} " * 2000, "no") for i in range(4)] + FEW
+    result = study(made, data, ("qint2",), dtype="float32", max_new_tokens=2, timed=timed)
+    (found,) = result.results
+    assert found.error == ""
+    assert found.speed is None
+    assert 0 < found.failed <= 4
+    assert found.failed == np.isnan(found.columns.right).sum()
+
+
+def test_a_variant_that_is_none_does_not_end_the_study() -> None:
+    """Nothing is known of "auto" before the model is there, and then there is nothing to repair."""
+    result = study(
+        made, FEW, ("qint2", "auto"), (None, "data-free"), variants={"mad": {"weights": "qint3"}},
+        dtype="float32", max_new_tokens=2, timed=0,
+    )  # fmt: skip
+    assert "weights='auto' quantizes nothing" in result.result("auto+data-free").error
+    assert "qint3" in result.result("mad").error
+    assert not any(result.result(n).error for n in ("qint2", "qint2+data-free", "auto"))

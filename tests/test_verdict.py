@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from verdict_help import SHORT, rows
 
 from bitcal_integrations import load
+from bitcal_integrations.decode.batch import Batch
+from bitcal_integrations.decode.row import Row
+from bitcal_integrations.decode.soft import soft_of
 from bitcal_integrations.errors import BadRequest, CalibrationError
 from bitcal_integrations.fit import evaluate, fit_profile
 from bitcal_integrations.model import CalibratedModel
 from bitcal_integrations.profile import FILE_NAME, Profile
 from bitcal_integrations.quantize.soft_prompt import FILE_NAME as VERDICT
 from bitcal_integrations.quantize.soft_prompt import SoftPrompt, Tuning
+from bitcal_integrations.stopping import log_runs
 from bitcal_integrations.testing.toy import ToyModel
 from bitcal_integrations.tiny.tasks import questions
 from bitcal_integrations.verdict import tune_verdict, use_verdict
 
-SHORT: dict[str, Any] = {"parser": "first_line", "max_new_tokens": 12}
-HOW = Tuning(tokens=8, steps=14, batch=8, rate=0.5, every=7)
-LESS = Tuning(tokens=2, steps=6, batch=4, every=2)
+HOW = Tuning(tokens=8, steps=9, batch=8, rate=0.8, every=9)
 TUNED = ["confidence", "p_true", "p_true_tuned"]
 
 
-def rows(n: int, seed: int, split: str = "calibration") -> list[dict[str, Any]]:
-    asked = questions("facts", split, n, seed)
-    return [{"prompt": q.messages, "gold": q.gold} for q in asked]
-
-
 def tuned(model: CalibratedModel, **options: Any) -> SoftPrompt:
-    return tune_verdict(model, rows(48, 8), **{"tuning": HOW, **SHORT, **options})
+    return tune_verdict(model, rows(36, 8), **{"tuning": HOW, **SHORT, **options})
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +60,18 @@ def profile(alone: CalibratedModel, verdict: SoftPrompt) -> Profile:
     """A profile whose confidence needs the verdict prompt."""
     view = alone.without_profile()
     use_verdict(view, verdict)
-    return fit_profile(view, rows(16, 9, "test"), features=TUNED[::2], method="platt", **SHORT)
+    return fit_profile(view, rows(12, 9, "test"), features=TUNED[::2], method="platt", **SHORT)
+
+
+@pytest.fixture(scope="module")
+def plain(alone: CalibratedModel) -> Profile:
+    """A profile that needs none, measured without."""
+    return fit_profile(alone, rows(12, 9, "test"), features=["confidence"], method="platt", **SHORT)
 
 
 @pytest.fixture(scope="module")
 def fresh() -> list[Any]:
-    asked = questions("facts", "test", 40, 3)
+    asked = questions("facts", "test", 24, 3)
     return [(q.messages, q.gold) for q in asked]
 
 
@@ -83,6 +88,29 @@ def test_answers_and_other_signals_stay_as_they_are(
         assert signals.pop("p_true") == pytest.approx(one.confidence.signals["p_true"], abs=1e-5)
         assert one.confidence.signals == {"p_true": one.confidence.signals["p_true"], **signals}
         assert other.confidence.value is None
+
+
+def test_answers_stay_where_verdicts_share_their_batches(
+    alone: CalibratedModel, model: CalibratedModel, fresh: list[Any]
+) -> None:
+    """Each verdict is asked as its answer comes, while the others are still being written."""
+    prompts = [prompt for prompt, _ in fresh[:10]]
+    before = alone.ask(prompts, **SHORT)
+    seen, step = [], Batch.admit
+
+    def spied(batch: Batch, arrived: Sequence[Row]) -> Any:
+        kinds = {soft_of(row.request) is not None for row in [*batch.rows, *arrived]}
+        seen.append(kinds)
+        return step(batch, arrived)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Batch, "admit", spied)
+        records = dict(model.ask_each(prompts, features=TUNED, **SHORT))
+    assert {True, False} in seen
+    for i, bare in enumerate(before):
+        assert records[i].generation.raw.encode() == bare.generation.raw.encode()
+        tokens = [[s.token_id for s in r.generation.steps] for r in (records[i], bare)]
+        assert tokens[0] == tokens[1]
 
 
 def test_nothing_is_asked_unless_the_feature_is_named(
@@ -125,13 +153,9 @@ def test_what_is_served_is_what_was_trained(
 
 
 def test_a_profile_with_it_holds_for_this_verdict_alone(
-    alone: CalibratedModel, model: CalibratedModel, verdict: SoftPrompt, profile: Profile
+    model: CalibratedModel, verdict: SoftPrompt, profile: Profile, plain: Profile
 ) -> None:
-    plain = fit_profile(
-        model, rows(16, 9, "test"), features=["confidence"], method="platt", **SHORT
-    )
     assert profile.parts["verdict"] == verdict.digest
-    assert plain.parts == alone.fingerprint_parts
     question = rows(1, 10, "test")[0]["prompt"]
     model.use_profile(profile, strict=True)
     value = model.ask(question, **SHORT).confidence.value
@@ -152,17 +176,54 @@ def test_a_profile_with_it_holds_for_this_verdict_alone(
     model.use_profile(plain)
     use_verdict(model, verdict)
     assert model.ask(question, **SHORT).confidence.value is not None
-    assert _joined(plain, profile) == _joined(profile, plain) == {"a", "b"}
 
 
-def _joined(one: Profile, other: Profile) -> set[str]:
-    from dataclasses import replace
+def test_a_joined_profile_needs_it_where_one_of_its_tasks_does(
+    profile: Profile, plain: Profile
+) -> None:
+    def only(name: str, one: Profile) -> Profile:
+        return replace(one, tasks={name: one.task()}, default=name, canaries=())
 
-    first = replace(one, tasks={"a": one.task()}, default="a", canaries=())
-    second = replace(other, tasks={"b": other.task()}, default="b", canaries=())
-    both = first.with_tasks(second)
-    assert "verdict" in both.parts
-    return set(both.tasks)
+    for one, other in ((plain, profile), (profile, plain)):
+        both = only("a", one).with_tasks(only("b", other))
+        assert (set(both.tasks), both.parts) == ({"a", "b"}, profile.parts)
+    assert profile.with_tasks(plain).parts == plain.parts  # it took the place of the only one
+
+
+def test_without_the_feature_a_profile_is_that_of_the_bare_model(
+    alone: CalibratedModel, model: CalibratedModel, tmp_path: Path
+) -> None:
+    few, kept = rows(8, 9, "test"), tmp_path / "answers.jsonl"
+    options = {"features": ["confidence"], "method": "platt", "answers": kept, **SHORT}
+    found = fit_profile(alone, few, **options)
+    again, size = fit_profile(model, few, **options), kept.stat().st_size
+    assert again.parts == found.parts == alone.fingerprint_parts
+    assert kept.stat().st_size == size
+
+
+def test_what_another_verdict_said_of_kept_answers_is_not_taken(
+    model: CalibratedModel, verdict: SoftPrompt, profile: Profile, tmp_path: Path
+) -> None:
+    kept, few = tmp_path / "answers.jsonl", rows(3, 12, "test")
+    model.use_profile(profile)
+    evaluate(model, few, answers=kept, **SHORT)
+    other = SoftPrompt(verdict.soft + 1, verdict.parts)
+    use_verdict(model, other)
+    model.use_profile(replace(profile, parts={**profile.parts, "verdict": other.digest}))
+    changed = f"another model: its verdict was '{verdict.digest}', now '{other.digest}'"
+    with pytest.raises(CalibrationError, match=changed):
+        evaluate(model, few, answers=kept, **SHORT)
+
+
+def test_stops_are_certified_from_runs_logged_with_or_without_it(
+    alone: CalibratedModel, model: CalibratedModel, plain: Profile
+) -> None:
+    """A verdict prompt changes no text, so runs are of the same model with it and without."""
+    how: dict[str, Any] = {"closing": "\nIn short: ", "spacing": 1, **SHORT, "parser": None}
+    asked = rows(2, 13, "test")
+    runs = [log_runs(one, asked, **how)[0].asked for one in (alone, model)]
+    assert runs[0] == runs[1]
+    assert runs[0]["model"] == plain.fingerprint
 
 
 def test_it_is_saved_and_loaded_with_its_model(
@@ -193,41 +254,6 @@ def test_what_it_was_tuned_on_is_not_measured_with_it(
         evaluate(model, mixed, **SHORT)
 
 
-def test_same_seed_same_verdict_and_a_cut_one_goes_on(
-    alone: CalibratedModel, tmp_path: Path
-) -> None:
-    whole = tune_verdict(alone, rows(20, 8), tuning=LESS, **SHORT)
-    kept: dict[str, Any] = {
-        "answers": tmp_path / "answers.jsonl",
-        "out": tmp_path / "verdict.safetensors",
-    }
-
-    def cut(done: int, total: int, label: str) -> None:
-        if (done, label) == (3, "tuning the verdict prompt"):
-            raise KeyboardInterrupt
-
-    def go(progress: Any) -> SoftPrompt:
-        return tune_verdict(
-            alone,
-            rows(20, 8),
-            tuning=LESS,
-            progress=progress,
-            **SHORT,
-            **kept,
-        )
-
-    with pytest.raises(KeyboardInterrupt):
-        go(cut)
-    assert {p.name for p in tmp_path.iterdir()} == {"answers.jsonl", "verdict.safetensors.part"}
-    steps: list[int] = []
-    again = go(lambda done, total, label: steps.append(done))
-    assert steps == [20, 4, 5, 6]
-    assert torch.equal(again.soft, whole.soft)
-    assert again.report == whole.report
-    assert {p.name for p in tmp_path.iterdir()} == {"answers.jsonl", "verdict.safetensors"}
-    assert SoftPrompt.load(kept["out"]).digest == whole.digest
-
-
 def test_another_model_is_refused(verdict: SoftPrompt) -> None:
     with (
         load("bitcal-tiny", weights=None, dtype="float32", profile=None) as other,
@@ -236,22 +262,3 @@ def test_another_model_is_refused(verdict: SoftPrompt) -> None:
         use_verdict(other, verdict)
     with pytest.raises(BadRequest, match="tuned on another model"):
         use_verdict(ToyModel({}), verdict)
-
-
-def test_what_nothing_can_be_tuned_on_is_refused(alone: CalibratedModel) -> None:
-    with pytest.raises(BadRequest, match="'toy' has no weights in this process"):
-        tune_verdict(ToyModel({}), rows(30, 8))
-    with pytest.raises(BadRequest, match="early_stop is not an option of tune_verdict"):
-        tune_verdict(alone, rows(20, 8), early_stop="balanced")
-    with pytest.raises(BadRequest, match="lies in no folder that exists"):
-        tune_verdict(alone, rows(20, 8), out="no such folder/verdict.safetensors")
-    with pytest.raises(BadRequest, match="p_true_tuned is not allowed: 'bitcal-tiny' has no tuned"):
-        alone.ask("Why?", features=["p_true_tuned"])
-    with pytest.raises(CalibrationError, match="of 10 judged answers are right"):
-        tune_verdict(alone, rows(10, 8), **SHORT)
-    wrong = [{**row, "gold": "no such place"} for row in rows(20, 8)]
-    with pytest.raises(CalibrationError, match="0 of 20 judged answers are right"):
-        tune_verdict(alone, wrong, **SHORT)
-    one = [{**row, "group": "all"} for row in rows(20, 8)]
-    with pytest.raises(CalibrationError, match="are of one group, 'all'"):
-        tune_verdict(alone, one, **SHORT)

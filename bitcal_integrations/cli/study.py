@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -104,18 +104,14 @@ def draw(found: Study) -> None:
     """The tables, what they say, and what they cannot."""
     from bitcal_integrations.cli._show import console
     from bitcal_integrations.report import study_text as text
+    from bitcal_integrations.report._study_limits import warnings
 
     screen = console()
-    for line in _lines(found, text):
+    width = min(screen.width, text.WIDTH) if screen.is_terminal else text.WIDTH
+    said = [*text.findings(found), *warnings(found)]
+    head = f"{found.title}: {text.overview(found)}"
+    for line in (head, "", *text.lines(found, width), "", text.legend(found), "", *said):
         screen.print(line, soft_wrap=True)
-
-
-def _lines(found: Study, text: Any) -> list[str]:
-    said = [*text.findings(found), *text.warnings(found)]
-    return [
-        f"{found.title}: {text.overview(found)}", "", *text.lines(found), "",
-        text.legend(found), "", *said,
-    ]  # fmt: skip
 
 
 def _write(found: Study, folder: Path) -> None:

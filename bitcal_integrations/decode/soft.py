@@ -113,6 +113,8 @@ class Prompts:
     def loss(self, soft: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         """Mean cross-entropy, in nats, of the tokens that should follow these prompts."""
         net = self._net
+        if net.max_rows == 1 and len(rows) > 1:  # padding changes what this model says
+            return torch.stack([self.loss(soft, [row]) for row in rows]).mean()
         some = [list(self._prompts[row]) for row in rows]
         longest = max(map(len, some))
         ids = torch.tensor([[net.pad] * (longest - len(p)) + p for p in some], device=net.device)

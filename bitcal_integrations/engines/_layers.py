@@ -1,6 +1,6 @@
-"""The layer that an answer's hidden state is read behind, for the features that need one.
+"""What some features need of a model: a layer to read a hidden state behind, a tuned verdict.
 
-It knows requests, schemas and whether an engine has layers to read; it reads none.
+It knows requests, schemas and whether they are there to be had; it reads and asks nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from bitcal_integrations.errors import BadRequest
-from bitcal_integrations.features import Schema
+from bitcal_integrations.features import TUNED, Schema
 from bitcal_integrations.types import Request
 
 
@@ -37,3 +37,13 @@ def with_layer(
             "the state of an answer is read behind one layer"
         )
     return replace(request, hidden_layer=layers[0])
+
+
+def tuned_in(model: Any) -> Any:
+    """The tuned verdict prompt that a model has in use; an error where there is none."""
+    if (verdict := getattr(model, "verdict", None)) is None:
+        raise BadRequest(
+            f"{TUNED} is not allowed: {model.name!r} has no tuned verdict prompt in use",
+            "Make one with verdict.tune_verdict and hand it to verdict.use_verdict.",
+        )
+    return verdict

@@ -7,7 +7,6 @@ certificates and early stops must be certified again. The old profile stays as i
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ import numpy as np
 
 from bitcal_integrations.calibrators import adapt, fit_calibrator
 from bitcal_integrations.calibrators._shift import Reference
-from bitcal_integrations.dataset import MARK, MOST_MARKS, marks_of
+from bitcal_integrations.dataset import marks_of, marks_together
 from bitcal_integrations.errors import CalibrationError
 from bitcal_integrations.metrics import group_numbers
 from bitcal_integrations.monitor._held_out import (
@@ -286,7 +285,5 @@ def _renewed(
 
 def _marks(one: TaskProfile, rows: Labelled) -> str:
     """The prompts that a report must leave out: those of the old fit and these."""
-    both = [one.seen.get("fit", ""), marks_of([r.request.prompt for r in rows.records])]
-    data = b"".join(map(b64decode, both))
-    marks = {data[at : at + MARK] for at in range(0, len(data), MARK)}
-    return b64encode(b"".join(sorted(marks))).decode() if len(marks) <= MOST_MARKS else ""
+    mine = marks_of([r.request.prompt for r in rows.records])
+    return marks_together(one.seen.get("fit", ""), mine)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bitcal_integrations.errors import SaveError
@@ -43,10 +43,7 @@ class KeptLayers:
         found = _read(path, basis)
         if found is None:
             found = make()
-            partial = path.with_suffix(".partial")
-            whole = {name: t.detach().cpu().contiguous() for name, t in found.items()}
-            save_file(whole, partial, metadata={"basis": basis})
-            os.replace(partial, path)  # a cut run leaves no half file under the real name
+            _write(path, found, basis)
         return found
 
 
@@ -61,6 +58,18 @@ def basis_of(*parts: Any) -> str:
         else:
             h.update(repr(part).encode())
     return h.hexdigest()[:32]
+
+
+def _write(path: Path, found: Tensors, basis: str) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.partial")  # two runs may keep the same layer
+    whole = {name: t.detach().cpu().contiguous() for name, t in found.items()}
+    try:
+        save_file(whole, partial, metadata={"basis": basis})
+        os.replace(partial, path)  # a cut run leaves no half file under the real name
+    except (OSError, SafetensorError) as error:
+        raise SaveError(f"cannot keep results in {str(path.parent)!r}: {error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read(path: Path, basis: str) -> Tensors | None:

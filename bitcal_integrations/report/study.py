@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, TypeAlias
 
+from bitcal_integrations.paired import FEW
 from bitcal_integrations.report import _markup as m
+from bitcal_integrations.report import _study_limits as limits
 from bitcal_integrations.report import _study_tables as tables
 from bitcal_integrations.report import study_text as text
 from bitcal_integrations.report._style import CSS
@@ -50,7 +52,7 @@ def _headline(s: Study) -> str:
     head, rows = tables.scores(s)
     return m.section(
         "What does each weight type cost, and what does it give?",
-        m.bullets([*text.findings(s), *text.warnings(s)], "claims"),
+        m.bullets([*text.findings(s), *limits.warnings(s)], "claims"),
         m.table(head, rows, "Cost and scores of every variant", stack=True),
         m.paragraph(_page_note(s), "note"),
     )
@@ -245,23 +247,36 @@ def _more_note() -> str:
     return (
         "UBCE, the mean distance of the score from right or wrong, with its two halves: doubt in "
         "right answers and trust in wrong ones. It is no proper score: pushing every confidence "
-        "to 0 or 1 lowers it. Entropy is in nats a token, over the answer. Unknown: questions "
-        "without an answer, or without a score; they count in the share right and nowhere else."
+        "to 0 or 1 lowers it. MCE is the largest gap of 15 bins, and large by chance where these "
+        "hold few answers. Entropy is in nats a token, over the answer. Unknown: questions without "
+        "an answer, or without a score; they count in the share right and nowhere else."
     )
 
 
 def _claimed(s: Study) -> list[str]:
-    return [
-        "Every number is of questions that no calibrator saw: whole groups are in one part.",
-        f"A difference whose interval leaves out 0 would be seen in fewer than 1 of 20 studies of "
-        f"this kind if the variant and {s.reference} were alike; with many variants and metrics, "
-        "some stand out by chance.",
-    ]
+    found = ["Every number is of questions that no calibrator saw: whole groups are in one part."]
+    if s.groups >= FEW:
+        often = "about 1 of 20" if s.groups >= limits.SMALL else "about 1 of 10"
+        found.append(
+            f"A difference whose interval leaves out 0 would be seen in {often} studies of this "
+            f"kind if the variant and {s.reference} were alike; with many variants and metrics, "
+            "some stand out by chance, and calibrated scores more often where few questions fitted "
+            "their calibrators."
+        )
+    return found
 
 
 def _refused(s: Study) -> list[str]:
+    several = (
+        "That ECE above its floor is more than chance: some groups hold several questions, and the "
+        "floor and the intervals in the reliability pictures take every answer for independent."
+    )
     return [
+        *([several] if s.measured > s.groups else []),
         "Anything about other questions, another prompt, or other decoding than was measured.",
         "That the front would be the same on other questions: it knows no intervals.",
+        "That a higher AUROC tells right from wrong better within one kind of question: over "
+        "several kinds it also counts how well the kinds are told apart, and can fall when a "
+        "variant gets better at a hard one.",
         "That the speed holds on another machine, in another dtype, or with longer lists.",
     ]

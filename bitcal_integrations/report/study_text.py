@@ -8,20 +8,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
-from bitcal_integrations.paired import FEW, KEYS, Difference
+from bitcal_integrations.paired import KEYS, Difference
 from bitcal_integrations.report.words import UNKNOWN, count, fixed, percent
 
 if TYPE_CHECKING:
     from bitcal_integrations.studied import Result, Score, Study
 
-WIDTH = 100  # columns of the printed tables
+WIDTH = 100  # columns of the printed tables, at most
+NAME = 16  # of these for names, before a table is parted
 MIB = 2**20
-# Fewer groups, and intervals are too narrow: on simulated answers they held the truth in .90 of all
-# cases with 25 groups, and in .94 with 50.
-SMALL = 50
-CLEARLY = 0.02  # more right by this, and a lower Brier score does not make the better model
 METRICS = (
     "brier", "brier_low", "brier_high", "base_brier", "nll", "ece", "ece_floor", "ece_floor_p95",
     "mce", "auroc", "aurc", "prr", "ubce", "ubce_correct", "ubce_incorrect",
@@ -49,42 +47,6 @@ def overview(s: Study) -> str:
     return (
         f"{count(len(s.results), 'variant')}, {count(s.questions, 'question')}: {count(s.fit)} to "
         f"fit each calibrator, {count(s.measured)} in {count(s.groups, 'group')} to measure."
-    )
-
-
-def warnings(s: Study) -> list[str]:
-    """What the data cannot show, and what could not be measured."""
-    found = [f"{r.name} could not be measured: {r.error}" for r in s.results if r.error]
-    found += [f"{r.name} is not calibrated ({r.calibrator.removeprefix('none: ')})."
-              for r in measured(s) if r.calibrated is None]  # fmt: skip
-    found += filter(None, (_reliably_wrong(r, s) for r in measured(s) if r.front))
-    if s.groups < FEW:
-        found.append(
-            f"With {count(s.groups, 'group')} to measure there are no intervals: every difference "
-            f"here may be chance. At least {FEW} are needed, {SMALL} or more are better."
-        )
-    elif s.groups < SMALL:
-        found.append(
-            f"{count(s.groups, 'group')} to measure are few: intervals are wide, and somewhat too "
-            f"narrow for what they claim. {SMALL} or more are better."
-        )
-    return found
-
-
-def _reliably_wrong(r: Result, s: Study) -> str:
-    """A low Brier score can come from answers that are known to be wrong."""
-    better = [
-        o
-        for o in measured(s)
-        if o.bytes and r.bytes and o.bytes <= r.bytes
-        and (o.accuracy or 0) > (r.accuracy or 0) + CLEARLY
-    ]  # fmt: skip
-    if not better:
-        return ""
-    best = max(better, key=lambda o: o.accuracy or 0)
-    return (
-        f"{r.name} is on the front by its Brier score alone: {best.name}, which is no larger, has "
-        f"{percent(best.accuracy)} right, and {r.name} {percent(r.accuracy)}."
     )
 
 
@@ -139,16 +101,16 @@ def spread(key: str, d: Difference | None) -> str:
     return f"{_signed(key, d.value)} ±{_signed(key, half).lstrip('+')}"
 
 
-def lines(s: Study) -> list[str]:
-    """The tables for a console, at most WIDTH columns wide."""
+def lines(s: Study, width: int = WIDTH) -> list[str]:
+    """The tables for a console of this width; one that is wider stands there in parts."""
     head = ("variant", "MiB  ", "tokens/s", "right %", "Brier", "calibr.", "ECE (floor)", "calibr.",
             "AUROC", "calibr.")  # fmt: skip
-    out = _aligned([head, *(_line(r) for r in s.results)])
+    out = _parted([head, *(_line(r) for r in s.results)], (3, 2, 2, 2), width)
     if compared(s):
         titles = [TITLES[key].replace("calibrated", "cal.") for key in SHOWN]
         rows = [(r.name, *(spread(key, r.differences[key]) for key in SHOWN))
                 for r in compared(s)]  # fmt: skip
-        out += ["", *_aligned([(f"minus {s.reference}", *titles), *rows])]
+        out += ["", *_parted([(f"minus {s.reference}", *titles), *rows], (1, 2, 2), width)]
     return out
 
 
@@ -197,16 +159,29 @@ def _ece(numbers: dict[str, Any]) -> str:
     return f"{found} ({fixed(numbers['ece_floor']).lstrip('0')})" if numbers else found
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as they must be: the first to the left, and cut if need be, the others right.
+def _parted(rows: Sequence[Sequence[str]], parts: Sequence[int], width: int) -> list[str]:
+    """One table, or several that keep parts whole; a row of two cells has a note for numbers."""
+    whole = [row for row in rows if len(row) == len(rows[0])]
+    wide = [1 + max(len(row[i]) for row in whole) for i in range(len(rows[0]))]
+    blocks: list[list[int]] = [[]]
+    for start, end in pairwise(accumulate(parts, initial=1)):
+        if blocks[-1] and NAME + sum(wide[i] for i in [*blocks[-1], *range(start, end)]) > width:
+            blocks.append([])
+        blocks[-1] += range(start, end)
+    tables = [
+        [[row[0], *(row[i] for i in block)] if len(row) == len(rows[0]) else row for row in rows]
+        for block in blocks
+    ]
+    return [line for table in tables for line in ("", *_aligned(table, width))][1:]
 
-    A row of two cells has a note instead of numbers.
-    """
+
+def _aligned(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Columns as wide as they must be: the first to the left, cut if need be, the others right."""
     whole = [row for row in rows if len(row) == len(rows[0])]
     wide = [max(len(row[i]) for row in whole) for i in range(len(rows[0]))]
     rest = sum(wide[1:]) + len(wide) - 1
-    wide[0] = min(max(len(row[0]) for row in rows), WIDTH - rest)
-    gap = " " * (2 if wide[0] + rest + len(wide) - 1 <= WIDTH else 1)
+    wide[0] = max(4, min(max(len(row[0]) for row in rows), width - rest))
+    gap = " " * (2 if wide[0] + rest + len(wide) - 1 <= width else 1)
     return [gap.join(_padded(row, wide)).rstrip() for row in rows]
 
 
@@ -227,8 +202,8 @@ def as_csv(s: Study) -> str:
 
 
 def _row(s: Study, r: Result) -> dict[str, Any]:
-    own = ("name", "error", "accuracy", "unknown", "fit", "bytes", "speed", "loading", "entropy",
-           "calibrator", "front")  # fmt: skip
+    own = ("name", "error", "accuracy", "unknown", "failed", "fit", "bytes", "speed", "loading",
+           "entropy", "calibrator", "front")  # fmt: skip
     row = {key: getattr(r, key) for key in own}
     row |= {"measured": s.measured, "groups": s.groups, "seed": s.seed, "against": s.reference}
     for kind, score in (("raw", r.raw), ("calibrated", r.calibrated)):

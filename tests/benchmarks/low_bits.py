@@ -58,6 +58,7 @@ class Bench:
     keep: Path
     questions: int
     dtype: str
+    model: str
 
     def measured(self, name: str, seed: int) -> tuple[Result, dict[str, Any]]:
         """One variant under one seed, and what making and asking it took."""
@@ -90,18 +91,18 @@ class Bench:
             return self._load(weights=None if kind == "none" else kind)
         if not folder.exists():
             cut = bool(self._facts(name, seed))  # the rest must not be timed as all
+            before = name.removesuffix("+recover")
+            earlier = self._facts(before, seed).get("seconds", 0.0)  # 0 if it is made only now
             self._note(name, seed, {"begun": True})
-            began, before = time.process_time(), name.removesuffix("+recover")
+            began = time.process_time()
             with self._taught(before, seed) if name != before else self._made(name, seed) as model:
-                spent = time.process_time() - began
+                spent = earlier + time.process_time() - began
                 model.save(folder)
-            if name != before:
-                spent += self._facts(before, seed).get("seconds", 0.0)
             self._note(name, seed, {} if cut else {"seconds": spent})
         return load(folder, profile=None, max_batch=128)
 
     def _load(self, **given: Any) -> Any:
-        return load("bitcal-tiny", dtype=self.dtype, profile=None, max_batch=128, **given)
+        return load(self.model, dtype=self.dtype, profile=None, max_batch=128, **given)
 
     def _made(self, name: str, seed: int) -> Any:
         """Quantized anew, with its repair, under a plan that was chosen for that repair."""
@@ -124,7 +125,7 @@ class Bench:
         keep.mkdir(parents=True, exist_ok=True)
         data = measure.draw("calibration", TAUGHT, seed)
         found = recover_model(
-            model, data, teacher="bitcal-tiny", how=Recovery(seed=seed), grader="tiny", parts=HELD,
+            model, data, teacher=self.model, how=Recovery(seed=seed), grader="tiny", parts=HELD,
             keep=keep, **ASKED,
         )  # fmt: skip
         print(f"{name}, seed {seed}: {found}", flush=True)
@@ -229,12 +230,13 @@ def base_of(name: str) -> str:
 def against(found: Found, name: str, other: str) -> dict[str, Difference]:
     """All seeds together: a question that more than one of them asked is one group."""
     one, base = (pooled([r.columns for r, _ in found[n] if r.columns]) for n in (name, other))
-    tasks = [
-        compare(*pair)["auroc_raw"] for pair in zip(in_tasks(one), in_tasks(base), strict=True)
-    ]
-    value = float(np.mean([d.value for d in tasks]))  # their questions are apart, so errors add up
-    half = sum(((d.high - d.low) / 2) ** 2 for d in tasks) ** 0.5 / len(tasks)
-    return {**compare(one, base), "inside": Difference(value, value - half, value + half)}
+    pairs = zip(in_tasks(one), in_tasks(base), strict=True)
+    tasks = [compare(*pair)["auroc_raw"] for pair in pairs]
+    values = np.array([(d.value, d.low, d.high) for d in tasks], dtype=float)
+    value, half = values[:, 0].mean(), np.linalg.norm(values[:, 2] - values[:, 1]) / 2 / len(tasks)
+    ends = (value, value - half, value + half)  # the questions are apart, so errors add up
+    inside = Difference(*(None if np.isnan(v) else float(v) for v in ends))
+    return {**compare(one, base), "inside": inside}
 
 
 def differences(found: Found) -> str:
@@ -262,8 +264,7 @@ def shares(found: Found) -> str:
 def _share(title: str, key: str, lost: Mapping[str, Difference], sets: list[list[Result]]) -> str:
     if not lost[key].clear:
         return "no clear loss"
-    get, _ = COLUMNS[title]
-    plain, base, mine = (np.array([get(r) for r in results]) for results in sets)
+    plain, base, mine = (np.array([COLUMNS[title][0](r) for r in results]) for results in sets)
     return spread((100 * (base - mine) / (base - plain)).tolist(), 0) + " %"
 
 
@@ -274,10 +275,11 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(VARIANTS))
     parser.add_argument("--keep", default="low-bits")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--model", default="bitcal-tiny", help="or a folder of tiny.train")
     parser.add_argument("--check", action="store_true", help="are float layers the same?")
-    options = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(Path(options.keep), options.questions, options.dtype)
+    options = parser.parse_args()
+    bench = Bench(Path(options.keep), options.questions, options.dtype, options.model)
     (bench.keep / "weights").mkdir(parents=True, exist_ok=True)
     names, seeds = options.only.split(","), [int(s) for s in options.seeds.split(",")]
     if unknown := set(names) - set(VARIANTS):
@@ -289,10 +291,9 @@ def main() -> None:
         for seed in seeds:
             result, about = bench.measured(name, seed)
             found.setdefault(name, []).append((result, about))
-            cost = about.get("cpu_per_1000", float("nan"))
+            cost = about.get("cpu_per_1000", np.nan)
             print(f"{name}, seed {seed}: {cost:.1f} s of CPU per 1,000 questions", flush=True)
-    for part in (scores(found), differences(found), shares(found)):
-        print(f"\n{part}", flush=True)
+    print("", scores(found), differences(found), shares(found), sep="\n\n")
 
 
 if __name__ == "__main__":

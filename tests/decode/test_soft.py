@@ -64,6 +64,22 @@ def test_the_slope_is_the_true_one_and_the_model_stays_as_it_is(family: Net) -> 
         assert torch.equal(parameter.detach().to(torch.float32).sum(), before[name])
 
 
+@torch.no_grad()
+def test_a_model_that_padding_changes_is_trained_one_by_one(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [net.pad] * 4 + list(net.encode(make_request(PROMPT)).ids)
+    prompts = soft.Prompts(net, [ids, ids[:-3]], [70, 80])
+    together = prompts.loss(embeddings(net, "Sure"), [0, 1])
+    seen: list[int] = []
+    first = net.first
+    monkeypatch.setattr(net, "max_rows", 1)
+    monkeypatch.setattr(net, "first", lambda ids, *more: seen.append(len(ids)) or first(ids, *more))
+    alone = prompts.loss(embeddings(net, "Sure"), [0, 1])
+    assert seen == [1, 1]
+    assert float(alone) == pytest.approx(float(together), abs=1e-4)
+
+
 def test_rows_with_and_without_soft_tokens_share_a_batch(net: Net) -> None:
     first = SoftRequest(PROMPT, soft=embeddings(net, AHEAD), **OPTIONS)
     second = SoftRequest("Why?", soft=embeddings(net, "x"), **OPTIONS)

@@ -48,7 +48,7 @@ def test_where_losses_add_up_no_plan_is_better(model: Any) -> None:
 
 def test_more_budget_never_costs_more(model: Any) -> None:
     score = additive(table(model, 3))
-    budgets = [f"{bits} bits" for bits in (2.5, 3, 3.5, 4, 5, 6, 8, 9, 16, 32)]
+    budgets = [f"{bits} bits" for bits in (2.5, 3, 4, 6, 9, 32)]
     found = [plan_bits(model, score, budget=b, swaps=0) for b in budgets]
     predicted = [plan.predicted for plan in found]
     assert predicted == sorted(predicted, reverse=True)

@@ -38,7 +38,7 @@ class Cut:
         return self.score(model)
 
 
-@pytest.mark.parametrize("after", [0, 3, 22, 26, 30])
+@pytest.mark.parametrize("after", [3, 22, 30])
 def test_a_cut_search_goes_on_and_ends_the_same(after: int, model: Any, tmp_path: Path) -> None:
     keep, score = tmp_path / "out.bits.json", additive(table(model))
     whole = Cut(score)

@@ -25,7 +25,7 @@ from bitcal_integrations.quantize.recover import (
     recover,
     set_gains,
 )
-from bitcal_integrations.quantize.weights import load_weights
+from bitcal_integrations.quantize.weights import load_weights, save_weights
 
 TEXTS = [([5 + i, 9, 30 + i], [40 + i, 50, 60 + i][: 1 + i % 3]) for i in range(8)]
 BATCHES = [batch_of(TEXTS[:4]), batch_of(TEXTS[4:])]
@@ -128,8 +128,9 @@ def test_lessons_come_back_from_tensors(teacher: Any) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_learns_and_only_its_gains_change(family: str) -> None:
-    teacher, model = tiny_model(family), quantized(family).model
+def test_every_family_learns_and_only_its_gains_change(family: str, tmp_path: Path) -> None:
+    teacher, loaded = tiny_model(family), quantized(family)
+    model = loaded.model
     stored = {k: t.clone() for k, t in stored_tensors(model)}
     before, logits = apart(model, teacher), answer_logits(model, BATCHES[0]).detach()
     learned = recover(model, teacher, BATCHES, QUICK)
@@ -140,6 +141,9 @@ def test_every_family_learns_and_only_its_gains_change(family: str) -> None:
     assert changed
     assert changed <= set(gains_of(model)) == set(learned.gains)
     assert all("norm" in name or ".ln_" in name for name in changed)
+    save_weights(loaded, tmp_path / "small")
+    stored_again = load_weights(tmp_path / "small").model
+    assert torch.equal(*(answer_logits(m, BATCHES[0]) for m in (model, stored_again)))
     set_gains(model, old)
     assert torch.equal(answer_logits(model, BATCHES[0]), logits)
     assert not any(module._forward_hooks for module in model.modules())

@@ -8,15 +8,17 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from study_help import questions, toy
 
 from bitcal_integrations.errors import LoadError
 from bitcal_integrations.paired import KEYS, Difference
+from bitcal_integrations.report import _study_limits as limits
 from bitcal_integrations.report import study_text as text
 from bitcal_integrations.report.study import draw_study_html
 from bitcal_integrations.report.words import fixed, percent
-from bitcal_integrations.studied import Study, on_front
+from bitcal_integrations.studied import Score, Study, on_front
 from bitcal_integrations.study import study
 from bitcal_integrations.testing.toy import ToyModel
 
@@ -145,7 +147,7 @@ def few(n: int) -> Study:
 )
 def test_too_little_data_is_said(n: int, words: str) -> None:
     small = few(n)
-    assert any(words in line for line in text.warnings(small))
+    assert any(words in line for line in limits.warnings(small))
     html = draw_study_html(small)
     assert words in Page(html).text
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b", html)
@@ -157,7 +159,7 @@ def test_too_little_data_is_said(n: int, words: str) -> None:
 def test_a_model_that_is_reliably_wrong_is_not_called_the_best(found: Study) -> None:
     worse = replace(found.result("bad"), front=True, accuracy=0.1)
     shown = replace(found, results=(*found.results[:2], worse))
-    (line,) = [line for line in text.warnings(shown) if "by its Brier score alone" in line]
+    (line,) = [line for line in limits.warnings(shown) if "by its Brier score alone" in line]
     assert line.startswith(f"bad is on the front by its Brier score alone: {LONG}, which is no")
 
 
@@ -165,3 +167,67 @@ def test_the_same_numbers_give_the_same_page(found: Study) -> None:
     again: Any = found
     assert draw_study_html(found) == draw_study_html(again)
     assert text.as_csv(found) == text.as_csv(again)
+
+
+def one_of(found: Study, **changes: Any) -> Study:
+    return replace(found, results=(found.results[0], replace(found.results[2], **changes)))
+
+
+def test_a_variant_that_puts_a_better_one_off_the_front_is_told(found: Study) -> None:
+    """It is smaller, and its Brier score is lower for it knows that it is wrong."""
+    small = replace(found.results[2], calibrated=Score({"brier": 0.01}, ()), accuracy=0.05)
+    shown = replace(found, results=tuple(on_front([found.results[0], small])))
+    assert [r.front for r in shown.results] == [False, True]
+    (line,) = [line for line in limits.warnings(shown) if "by its Brier score alone" in line]
+    assert "none, which it puts off the front, has" in line
+
+
+def test_what_counts_in_some_numbers_only_is_told(found: Study) -> None:
+    lines = limits.warnings(one_of(found, unknown=43, failed=3))
+    assert "bad: 3 of 150 measured questions failed, and count nowhere." in lines
+    assert any(
+        line.startswith("bad: 40 of 150 measured questions have no answer") for line in lines
+    )
+    lines = limits.warnings(one_of(found, unknown=2))
+    assert not any("150 measured questions" in line for line in lines)
+    assert "failed" in text.as_csv(found).splitlines()[0].split(",")
+
+
+def test_few_wrong_answers_are_told(found: Study) -> None:
+    columns = found.results[2].columns
+    nearly = replace(columns, right=np.where(np.arange(columns.right.size) < 5, 0.0, 1.0))
+    lines = limits.warnings(one_of(found, columns=nearly))
+    assert any(line.startswith("bad: fewer than 10 groups hold a right answer") for line in lines)
+    assert not any("fewer than 10 groups" in line for line in limits.warnings(found))
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_tables_are_parted_where_the_console_is_narrow(found: Study, width: int) -> None:
+    wide, lines = text.lines(found), text.lines(found, width)
+    assert max(map(len, lines)) <= width
+    if width < 100:
+        assert sum(line.startswith("bad") for line in lines) > 2
+        before, after = (
+            [cell for line in shown if line.startswith("bad") for cell in line.split()[1:]]
+            for shown in (wide, lines)
+        )
+        assert before == after
+
+
+def test_what_is_claimed_depends_on_how_much_was_measured(found: Study) -> None:
+    assert "in about 1 of 20 studies" in Page(draw_study_html(found)).text
+    assert "in about 1 of 10 studies" in Page(draw_study_html(few(60))).text
+    assert "whose interval leaves out 0" not in Page(draw_study_html(few(12))).text
+
+
+def test_groups_of_several_questions_bound_what_ece_says(found: Study) -> None:
+    said = "take every answer for independent"
+    assert said not in Page(draw_study_html(found)).text
+    assert said in Page(draw_study_html(replace(found, groups=75))).text
+
+
+def test_calibrators_of_few_questions_are_told(found: Study) -> None:
+    (line,) = [line for line in limits.warnings(found) if "luck is in no interval" in line]
+    assert line.startswith("150 questions to fit each calibrator are few")
+    assert not any("luck" in line for line in limits.warnings(replace(found, fit=400)))
+    assert not any("luck" in line for line in limits.warnings(few(12)))
