@@ -26,6 +26,9 @@ class Batch:
     answer: torch.Tensor
     prompt: torch.Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.ids.to(device), self.answer.to(device), self.prompt.to(device))
+
 
 def source(tokenizer: PreTrainedTokenizerFast, name: str, seed: int | str) -> Iterator[Example]:
     """Examples of a task, of a drill, or `long` passages."""

@@ -1,15 +1,18 @@
 """Trains the tokenizer: byte-level BPE that splits digits, with a chat template.
 
-Knows strings only. Every text gets a leading space on the way in and loses it on the way out, so
-that a name at the start of an answer has the same tokens as in the middle of a passage: a small
-model can then copy it.
+Every text gets a leading space on the way in and loses it on the way out, so that a name at the
+start of an answer has the same tokens as in the middle of a passage: a small model can then copy
+it. Knows strings, and the questions that those of a training come from.
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from bitcal_integrations.tiny.tasks import TASKS, stream
 
 VOCABULARY = 1280
 BOS, PAD, END = "<|bos|>", "<|pad|>", "<|end|>"
@@ -59,3 +62,16 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTr
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json with the chat template inside."""
     tokenizer.save_pretrained(folder, save_jinja_files=False)
+
+
+def make_tokenizer(out: Path, seed: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of a run, trained the first time."""
+    if not (out / "tokenizer" / "tokenizer.json").is_file():
+        save_tokenizer(train_tokenizer(corpus(seed)), out / "tokenizer")
+    return PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
+
+
+def corpus(seed: int, per_task: int = 12000) -> list[str]:
+    """Texts for the tokenizer, from training questions of every task."""
+    drawn = [q for task in TASKS for q in islice(stream(task, "train", seed + 1), per_task)]
+    return [text for q in drawn for text in (*(m["content"] for m in q.messages), q.answer)]
