@@ -6,14 +6,15 @@ tried on these logs. Knows how to ask and grade, not how rules are found.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing as closed
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from bitcal_integrations.answered import Progress, check_golds, gold_of
 from bitcal_integrations.dataset import Example, read_examples
-from bitcal_integrations.decide._stop_asked import plan_of
+from bitcal_integrations.decide._stop_rule import plain
 from bitcal_integrations.decide.stop import (
     PRESETS,
     LoggedRun,
@@ -21,8 +22,10 @@ from bitcal_integrations.decide.stop import (
     certify_stop,
 )
 from bitcal_integrations.errors import BadRequest, EngineClosed, ProfileError
+from bitcal_integrations.features import parts_for
 from bitcal_integrations.grading import Grader, as_grader, name_of
-from bitcal_integrations.profile import Profile, decoding_of, differing
+from bitcal_integrations.kept_runs import RunStore, header_of, kept_runs
+from bitcal_integrations.profile import Profile, TaskProfile, decoding_of, differing, fingerprint_of
 from bitcal_integrations.types import Record
 
 _CLOSINGS = {
@@ -60,6 +63,7 @@ def log_runs(
     grader: Any = "normalised",
     group_id: str | Callable[[Mapping[str, Any]], Any] | None = None,
     group_by: str | Sequence[str] = (),
+    keep: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     on_run: Callable[[LoggedRun], None] | None = None,
     **options: Any,
@@ -68,9 +72,10 @@ def log_runs(
 
     `data` is a path to JSONL, a data set or a list of {"prompt", "gold"}; without a right answer
     `right` stays None, which certify_stop(kind="changed") can do with. `closing` is the text that
-    asks for the answer: None takes the one of the parser, "#### " or "Answer:". `on_run` sees each
-    run as it comes, for example to keep it; what it raises ends the logging. A prompt that fails
-    has no run. `options` are those of `ask`.
+    asks for the answer: None takes the one of the parser, "#### " or "Answer:". `keep` names a file
+    that gets the runs as they come; the same call goes on from it after a cut. `on_run` sees each
+    run that is made, as it comes; what it raises ends the logging. A prompt that fails has no run.
+    `options` are those of `ask`.
     """
     examples = read_examples(
         data, group_id=group_id, group_by=group_by, need_gold=False, any_gold=callable(grader)
@@ -80,21 +85,50 @@ def log_runs(
     text = default_closing(request.parser) if closing is None else closing
     plan = StopPlan(closing=text, spacing=spacing, answer_tokens=answer_tokens, log=True)
     check_golds(examples, grader, request)
-    grade, report = as_grader(grader), progress or (lambda done, total, label: None)
-    found: dict[int, LoggedRun] = {}
-    failure: Exception | None = None
-    with closed(_answers(model, examples, {**how, "early_stop": plan})) as answers:
-        for done, (index, result) in enumerate(answers, 1):
-            if isinstance(result, Exception):
-                failure = failure or result
-            else:
-                found[index] = run_of(result, examples[index], grade)
-                if on_run is not None:
-                    on_run(found[index])
-            report(done, len(examples), "logging full runs")
+    model_of = fingerprint_of(parts_for(model.fingerprint_parts))
+    asked = {**plan.asking, "decoding": decoding_of(request), "model": model_of}
+    header = header_of(model, {**asked, "grader": grader, "options": how}) if keep else {}
+    with kept_runs(keep, header) as store:
+        left = [e for e in examples if not store.has(e)]
+        logging = _Logging(as_grader(grader), asked, store, on_run, progress)
+        failure = logging.log(model, left, {**how, "early_stop": plan}, len(examples))
+        found = [
+            replace(store.rows[e.id].run, group=e.group, by=dict(e.by))
+            for e in examples
+            if store.has(e)
+        ]
     if failure is not None and not found:
         raise failure
-    return [found[index] for index in sorted(found)]
+    return found
+
+
+class _Logging(NamedTuple):
+    """How runs are judged and told, and where they go."""
+
+    grade: Grader
+    asked: Mapping[str, Any]
+    store: RunStore
+    on_run: Callable[[LoggedRun], None] | None
+    progress: Progress | None
+
+    def log(
+        self, model: Any, examples: Sequence[Example], options: Mapping[str, Any], total: int
+    ) -> Exception | None:
+        """Log these examples, the last of `total`; the first failure, where one failed."""
+        failure: Exception | None = None
+        report = self.progress or (lambda done, total, label: None)
+        before = total - len(examples)
+        with closed(_answers(model, examples, options)) as answers:
+            for done, (index, result) in enumerate(answers, before + 1):
+                if isinstance(result, Exception):
+                    failure = failure or result
+                else:
+                    run = run_of(result, examples[index], self.grade, self.asked)
+                    self.store.add(examples[index], run)
+                    if self.on_run is not None:
+                        self.on_run(run)
+                report(done, total, "logging full runs")
+        return failure
 
 
 def _answers(
@@ -107,7 +141,7 @@ def _answers(
             yield index, result
 
 
-def run_of(record: Record, example: Example, grade: Grader) -> LoggedRun:
+def run_of(record: Record, example: Example, grade: Grader, asked: Mapping[str, Any]) -> LoggedRun:
     """A logged record with its verdicts; a text without an answer is not right."""
     generation, parser = record.generation, record.request.parser
     if generation.answer is not None:
@@ -120,11 +154,11 @@ def run_of(record: Record, example: Example, grade: Grader) -> LoggedRun:
             return None
         return given is not None and bool(grade(given, gold_of(example.gold, parser)))
 
-    places, plan = generation.checkpoints, plan_of(record.request.early_stop)
+    places = generation.checkpoints
     return LoggedRun(
         places, generation.n_tokens, answer, judge(answer),
         tuple(judge(place.trial.answer) for place in places), generation.finish, example.id,
-        example.group, dict(example.by), asked=plan.asking if plan else {},
+        example.group, dict(example.by), asked=asked,
     )  # fmt: skip
 
 
@@ -140,7 +174,8 @@ def certify_stops(
 ) -> Profile:
     """The model's profile with certificates for these presets, which `early_stop=` then finds.
 
-    `runs` come from `log_runs` of this very model with its task's options. `how` are further
+    `runs` come from `log_runs` of this very model with its task's options; runs that say that they
+    were made with another parser, temperature or model are refused. `how` are further
     arguments of `certify_stop` (levels, kind, scores, label_source, simultaneous, seed); `closing`,
     `spacing` and `answer_tokens` are needed only for runs that do not say how they were logged.
     The result is saved with `profile.save(path)` and taken by `model.use_profile(profile)`.
@@ -155,6 +190,7 @@ def certify_stops(
         raise ProfileError(
             f"the model's defaults are not what its profile was measured with: {part}"
         )
+    _check_made(runs, one, profile)
     if closing is None and not any(getattr(run, "asked", None) for run in runs):
         closing = default_closing(one.parser)
     losses = [PRESETS[name] for name in presets]
@@ -162,6 +198,26 @@ def certify_stops(
     kept = [c for c in one.stops if c.max_loss not in losses]
     stops = tuple(sorted((*kept, *made), key=lambda certificate: certificate.max_loss))
     return replace(profile, tasks={**profile.tasks, name: replace(one, stops=stops)})
+
+
+def _check_made(runs: Sequence[LoggedRun], task: TaskProfile, profile: Profile) -> None:
+    """Refuse runs that were made by another model or decoding; those that do not say are taken."""
+    own = {
+        "decoding": plain(task.decoding), "model": fingerprint_of(parts_for(profile.parts)),
+    }  # fmt: skip
+    for run in runs:
+        told = getattr(run, "asked", None) or {}
+        for name, wanted in own.items():
+            if (made := plain(told.get(name, wanted))) == wanted:
+                continue
+            if name == "decoding":
+                part = differing(wanted, made)
+            else:
+                part = f"its model is {made}, measured was {wanted}"
+            raise ProfileError(
+                f"run {run.id!r} was not made as the profile's task was measured: {part}",
+                "Log the runs with this model and the options of its task (task=...).",
+            )
 
 
 def _own_profile(model: Any) -> Profile:

@@ -61,7 +61,8 @@ class Vote:
 
 
 def vote(model: Asker, prompt: Any, **options: Any) -> Vote:
-    """Ask `prompt` until the leading answer is clear, at most `max_samples` (16) times.
+    """Ask `prompt` until the leading answer is clear, at most `max_samples` (16) times and at least
+    `min_samples` times (2, or as many as are allowed).
 
     `rule` "posterior" stops once the leader is likelier than the next with probability `stop_at`
     (.95), "certified" once it is a most likely answer but for 1 - stop_at. Votes are counted by the
@@ -123,7 +124,7 @@ class _Votes:
         max_samples: int = 16,
         temperature: float = 0.7,
         stop_at: float = 0.95,
-        min_samples: int = 2,
+        min_samples: int | None = None,
         rule: Rule = "posterior",
         parser: str | Callable[..., Any] | None = None,
         weights: str = "none",

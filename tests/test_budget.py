@@ -162,6 +162,7 @@ def test_a_parser_that_fails_hits_its_own_row(model: CalibratedModel) -> None:
         ({"closing": "#### "}, "without total_tokens"),
         ({"total_tokens": 9, "closing": ""}, "closing=''"),
         ({"total_tokens": 9, "response_schema": {"type": "object"}}, "response_schema"),
+        ({"total_tokens": 9, "early_stop": "fast"}, "certified on texts that nobody cuts"),
     ],
 )
 def test_what_is_refused(model: CalibratedModel, options: dict[str, Any], quoted: str) -> None:

@@ -227,6 +227,11 @@ def test_without_kill_none_is_given_up() -> None:
     assert held.cancelled == []
 
 
+def test_one_sample_may_be_all() -> None:
+    found = vote(ToyModel({"q": ("yes", 0.9)}), "q", max_samples=1)
+    assert (found.answer, found.samples, found.stopped_because) == ("yes", 1, "max_samples")
+
+
 def test_no_sample_with_an_answer() -> None:
     model, _ = asker(lambda seed: ("  ", [-1.0]))
     found = vote(model, "q", max_samples=4)
@@ -256,7 +261,8 @@ def test_the_parser_finds_what_is_voted_for() -> None:
         ({"batch": 0}, "batch=0"),
         ({"warmup": 0}, "warmup=0"),
         ({"seed": -1}, "seed=-1"),
-        ({"max_samples": 1}, "max_samples=1"),
+        ({"max_samples": 0}, "max_samples=0"),
+        ({"max_samples": 1, "min_samples": 2}, "min_samples=2 is above max_samples=1"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"samples": 3}, "samples"),
     ],

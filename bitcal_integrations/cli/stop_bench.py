@@ -164,13 +164,15 @@ def compute(
     """Load the model, log or read its runs, and study them."""
     from dataclasses import replace
 
-    from bitcal_integrations.bench.stops import study
+    from bitcal_integrations.bench.stops import split, study
     from bitcal_integrations.bench.stops.logs import Asking, log_cases
+    from bitcal_integrations.bench.stops.study import refuse_few
     from bitcal_integrations.dataset import read_examples
     from bitcal_integrations.model import load
     from bitcal_integrations.stopping import default_closing
 
     examples = read_examples(data, group_id=group_id, need_gold=False)
+    refuse_few(*map(len, split(examples, options.test_share, options.seed)))
     begun = time.monotonic()
     with load(model, profile=None, progress=shown, **how) as loaded:
         asked = Asking(options={"max_new_tokens": options.budget}, **asking)
@@ -248,6 +250,16 @@ def spread(figure: Figure, unit: float) -> str:
     return f"{unit * figure.value:.1f} ±{unit * half:.1f}"
 
 
+def losses(line: Line, found: StopStudy) -> str:
+    """What a certified rule lost, each level by itself, as it is promised."""
+    kind = "lost" if found.kind == "wrong" else "changed"
+    words = {"settled": f"{kind} by settling", "hopeless": f"{kind} by giving up"}
+    levels = found.certificates[line.rule].levels
+    if len(levels) == 1:
+        words[levels[0]] = kind
+    return ", ".join(f"{percent(line.lost[level])}% {words[level]}" for level in levels)
+
+
 def legend(found: StopStudy) -> str:
     """What the columns mean."""
     lost = (
@@ -272,9 +284,7 @@ def promises(found: StopStudy) -> list[str]:
         out.append(f"{name}: {certificate}")
         if certificate.plan is not None:
             line = measured[name]
-            loss = line.premature if found.kind == "wrong" else line.changed
-            seen = "lost" if found.kind == "wrong" else "changed"
-            out.append(f"  on the test runs: {percent(loss)}% {seen}, {percent(line.saved)}% saved")
+            out.append(f"  on the test runs: {losses(line, found)}, {percent(line.saved)}% saved")
     many = sum(certificate.plan is not None for certificate in found.certificates.values())
     if many > 1:
         out.append(

@@ -20,6 +20,7 @@ from bitcal_integrations.decide._stop_rule import (
     needs_trial,
 )
 from bitcal_integrations.decide._stop_table import Array, Table
+from bitcal_integrations.errors import UnknownName
 
 KNOWN = 0.9  # share of the checkpoints where a score must be there to be a term
 RARE = 10  # checkpoints of the rarer kind below which nothing is learned
@@ -105,4 +106,9 @@ def risk_of(table: Table, level: Level, weights: dict[str, Any]) -> Array | None
 def candidates(table: Table, names: Sequence[str] | None) -> list[str]:
     """The scores that rules may use: those named, or all, the agreement of trials among them."""
     found = [*table.scores, *([AGREEMENT] if (table.answers >= 0).any() else [])]
+    for name in names or ():
+        if name not in found:
+            raise UnknownName(
+                f"scores: {name!r} was not measured in these runs, which have {', '.join(found)}"
+            )
     return found if names is None else [name for name in found if name in names]

@@ -22,6 +22,8 @@ Rule: TypeAlias = Literal["posterior", "certified"]
 RULES = ("posterior", "certified")
 WEIGHTS = ("none", "confidence")
 
+FEWEST = 2  # samples before a vote can be clear, where the caller names no number
+
 # DeepConf's group: the mean of so many token log-probabilities in a row.
 GROUP = 16
 
@@ -29,12 +31,13 @@ GROUP = 16
 class VoteTally:
     """Counts answers; `done` says when further samples are not worth their cost.
 
-    At most `max_samples` and at least `min_samples` are drawn; in between it is done once
-    `posterior` reaches `stop_at` or, with `rule="certified"`, once `e_value` reaches
-    1 / (1 - stop_at). Then the leader is a most likely answer of the model (no other is likelier)
-    but for a probability of 1 - stop_at; of answers that are exactly as likely any may be
-    certified, and in a limit of `max_samples` few votes may certify none. None (no answer was
-    found) counts as a sample without a vote; the certificate is about the answers that are found.
+    At most `max_samples` and at least `min_samples` (2, or as many as are allowed) are drawn; in
+    between it is done once `posterior` reaches `stop_at` or, with `rule="certified"`, once
+    `e_value` reaches 1 / (1 - stop_at). Then the leader is a most likely answer of the model (no
+    other is likelier) but for a probability of 1 - stop_at; of answers that are exactly as likely
+    any may be certified, and in a limit of `max_samples` few votes may certify none. None (no
+    answer was found) counts as a sample without a vote; the certificate is about the answers that
+    are found.
 
     `weight` makes a vote count less or more, such as the sample's calibrated confidence. The
     certificate counts each sample as one, so the rule "certified" refuses other weights.
@@ -50,11 +53,12 @@ class VoteTally:
         self,
         max_samples: int = 8,
         stop_at: float = 0.95,
-        min_samples: int = 2,
+        min_samples: int | None = None,
         rule: Rule = "posterior",
     ) -> None:
         self.max_samples = whole("max_samples", max_samples, 1)
-        self.min_samples = whole("min_samples", min_samples, 1)
+        fewest = min(FEWEST, self.max_samples) if min_samples is None else min_samples
+        self.min_samples = whole("min_samples", fewest, 1)
         if self.min_samples > self.max_samples:
             raise BadRequest(f"min_samples={min_samples!r} is above max_samples={max_samples!r}")
         if not is_number(stop_at) or not 0 < stop_at <= 1:

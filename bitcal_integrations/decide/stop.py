@@ -88,7 +88,7 @@ def certify_stop(
     needs no labels: where the early end gives another answer than the full length. With the level
     "hopeless" runs that will not come right are given up, beside those that settle; a run loses
     there if its full length was right. Each level keeps `max_loss` by itself; delta is split.
-    `scores` limits the scores that rules may use. `closing` ("#### "), `spacing` ("line") and
+    `scores` limits rules to these of the runs' scores. `closing` ("#### "), `spacing` ("line") and
     `answer_tokens` (24) are needed only for runs that do not say how they were logged; another one
     than they say is refused, because nothing was measured with it. Runs of one group stay together
     and count once. A list of max_loss gives one certificate each; `simultaneous` of them hold

@@ -49,7 +49,7 @@ class AdaptiveSampler(RunnableSerializable[Any, Any]):
     chat: Runnable[Any, Any]
     max_samples: int = 8
     stop_at: float = 0.95
-    min_samples: int = 2
+    min_samples: int | None = None
     parser: str | Callable[..., Any] | None = None
     temperature: float | None = None
     seed: int = 0
@@ -65,7 +65,7 @@ class AdaptiveSampler(RunnableSerializable[Any, Any]):
         max_samples: int = 8,
         stop_at: float = 0.95,
         *,
-        min_samples: int = 2,
+        min_samples: int | None = None,
         parser: str | Callable[..., Any] | None = None,
         temperature: float | None = None,
         seed: int = 0,

@@ -22,6 +22,7 @@ from bitcal_integrations.fit import FitOptions, answered, profile_of
 from bitcal_integrations.model import CalibratedModel, load
 from bitcal_integrations.profile import Profile
 from bitcal_integrations.tiny.answers import MAX_NEW_TOKENS, PARSER
+from bitcal_integrations.tiny.assets import profile_file
 from bitcal_integrations.tiny.tasks import TASKS, Question, stream
 from bitcal_integrations.types import Labelled
 
@@ -29,28 +30,40 @@ SHARES = {"math": 0.4, "facts": 0.3, "reading": 0.3}
 BLOCK, BATCH = 1000, 64
 WAVES = (1, 4, 16, 1024)
 PARTS = (0.85, 0.1, 0.05)  # the card's own questions stand in for most of the report part
+LABELS_SEED, TEST_SEED = 1013, 2026
 GROUPS = {"math": ("steps", "bucket", "wording"), "facts": ("bucket", "wording")}
 GROUPS["reading"] = GROUPS["facts"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A weight type ("none" for float weights) and a dtype, in the form qint4-bfloat16."""
+    """A weight type ("none" for float weights), a dtype, and the name of a repair or "".
+
+    >>> Setting.of("qint4-bfloat16"), Setting.of("qint2+data-free-float32").repair
+    (Setting(weights='qint4', dtype='bfloat16', repair=''), 'data-free')
+    """
 
     weights: str
     dtype: str
+    repair: str = ""
 
     @classmethod
     def of(cls, name: str) -> Setting:
-        weights, _, dtype = name.partition("-")
-        return cls(weights, dtype)
+        """The setting of a name such as qint4-bfloat16 or qint2+data-free-bfloat16."""
+        made, _, dtype = name.rpartition("-")
+        weights, _, repair = made.partition("+")
+        return cls(weights, dtype, repair)
 
     def __str__(self) -> str:
-        return f"{self.weights}-{self.dtype}"
+        return profile_file(self.weights, self.dtype, self.repair).stem
+
+    def arguments(self) -> dict[str, Any]:
+        """What `load` takes for it."""
+        weights = None if self.weights == "none" else self.weights
+        return {"weights": weights, "dtype": self.dtype, "repair": self.repair or None}
 
     def load(self, folder: Path) -> CalibratedModel:
-        weights = None if self.weights == "none" else self.weights
-        return load(folder, weights=weights, dtype=self.dtype, profile=None, max_batch=BATCH)
+        return load(folder, **self.arguments(), profile=None, max_batch=BATCH)
 
 
 def draw(split_name: str, n: int, seed: int) -> list[Example]:

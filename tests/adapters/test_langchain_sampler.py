@@ -47,6 +47,7 @@ def test_it_draws_at_most_max_samples() -> None:
     assert len(model.asked) == 5
     assert votes(answer)["counts"] == {"x": 3.0, "b y": 2.0}
     assert answer.text == "a x"
+    assert votes(AdaptiveSampler(says("a x"), max_samples=1).invoke("q"))["samples"] == 1
 
 
 def test_seeds_differ_and_the_temperature_is_passed_on() -> None:

@@ -14,11 +14,12 @@ from stop_help import simulated
 
 from bitcal_integrations import load
 from bitcal_integrations.bench.stops.bitcal_tts import Chunk
-from bitcal_integrations.bench.stops.logs import Asking, kept_runs, log_cases
+from bitcal_integrations.bench.stops.logs import Asking, log_cases
 from bitcal_integrations.bench.stops.rules import Case
 from bitcal_integrations.dataset import Example
 from bitcal_integrations.decide.stop import LoggedRun
 from bitcal_integrations.errors import CalibrationError
+from bitcal_integrations.kept_runs import kept_runs
 from bitcal_integrations.testing.toy import ToyModel
 from bitcal_integrations.tiny.tasks import stream
 
@@ -129,9 +130,11 @@ def test_runs_come_back_as_they_went(tmp_path: Path) -> None:
     cases[0] = Case(cases[0].run, (Chunk(16, 0.25, None, False, "4", True),))
     with kept_runs(path, header) as store:
         for case in cases:
-            store.add(Example(case.run.id, case.run.group, "?"), case)
+            chunks = None if case.chunks is None else [c.to_dict() for c in case.chunks]
+            store.add(Example(case.run.id, case.run.group, "?"), case.run, chunks=chunks)
     with kept_runs(path, header) as store:
-        assert list(store.cases.values()) == cases
+        assert [row.run for row in store.rows.values()] == [case.run for case in cases]
+        assert store.rows["0"].beside == {"chunks": [cases[0].chunks[0].to_dict()]}
 
 
 @pytest.fixture(scope="module")

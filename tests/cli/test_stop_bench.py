@@ -161,6 +161,28 @@ def test_without_labels_it_says_what_is_unknown() -> None:
     assert "ending early changes the answer of at most 5%" in text
 
 
+def test_each_level_tells_what_it_lost_by_itself() -> None:
+    how = {"levels": ("settled", "hopeless"), "scores": ["logprob", "trial_probability"]}
+    found = study(simulated(1200), Options(draws=50, baselines=("L0",), how=how))
+    text, fast = shown(replace(found, about=ABOUT)), found.lines[-1]
+    assert fast.lost["settled"].value > 0
+    total = fast.lost["settled"].value + fast.lost["hopeless"].value
+    assert total == pytest.approx(fast.premature.value)
+    settled, given_up = (f"{100 * fast.lost[k].value:.1f} ±" for k in ("settled", "hopeless"))
+    assert f"on the test runs: {settled}" in text
+    assert "% lost by settling, " + given_up in text
+
+
+def test_too_few_examples_are_refused_before_a_model_is_loaded(
+    bitcal: Bitcal, tmp_path: Path
+) -> None:
+    data = tmp_path / "few.jsonl"
+    data.write_text("".join(f'{{"prompt": "{i}?", "gold": "{i}"}}\n' for i in range(39)))
+    result = bitcal(COMMAND, "no/such/model", "--data", data)
+    assert result.exit_code == 1
+    assert "19 runs to choose rules and 20 to test them are too few" in result.stderr
+
+
 def test_presets_by_name() -> None:
     assert losses_of(None) == {"conservative": 0.01, "balanced": 0.02, "fast": 0.05}
     assert losses_of(["fast"]) == {"fast": 0.05}

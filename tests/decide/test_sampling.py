@@ -56,6 +56,8 @@ def test_at_most_and_at_least() -> None:
     assert not tally("x", stop_at=0.6).done
     assert tally("x", stop_at=0.6, min_samples=1).done
     assert not tally(*"xxxxxxx", stop_at=1.0).done
+    assert (tally(max_samples=1).min_samples, tally().min_samples) == (1, 2)
+    assert tally("x", max_samples=1).done
 
 
 def test_an_answer_that_was_not_found_has_no_vote() -> None:

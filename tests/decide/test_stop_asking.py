@@ -52,8 +52,10 @@ def test_a_log_says_how_trial_answers_were_asked_for() -> None:
     with load("bitcal-tiny", weights=None, dtype="float32") as model:
         (plain,) = log_runs(model, data, parser="tiny", **how)
         (other,) = log_runs(model, data, parser="last_number", spacing=8, answer_tokens=6, **how)
-    assert plain.asked == {"closing": "#### ", "spacing": "line", "answer_tokens": 24}
-    assert other.asked == {"closing": "Answer:", "spacing": 8, "answer_tokens": 6}
+    told = ("closing", "spacing", "answer_tokens")
+    assert [plain.asked[name] for name in told] == ["#### ", "line", 24]
+    assert [other.asked[name] for name in told] == ["Answer:", 8, 6]
+    assert [run.asked["decoding"]["parser"] for run in (plain, other)] == ["tiny", "last_number"]
 
 
 def test_no_test_of_hopeless_runs_hangs_on_the_rule_that_settles() -> None:

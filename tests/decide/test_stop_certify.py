@@ -16,7 +16,7 @@ from bitcal_integrations.decide import StopCertificate, StopPlan, certify_stop
 from bitcal_integrations.decide._stop_walk import Study
 from bitcal_integrations.decide.logged import Checkpoint, LoggedRun, Trial
 from bitcal_integrations.decide.stop import PRESETS, _split, replay
-from bitcal_integrations.errors import BadRequest, BitcalError, CalibrationError
+from bitcal_integrations.errors import BadRequest, BitcalError, CalibrationError, UnknownName
 
 RUNS = runs(1500, 1)
 
@@ -156,10 +156,9 @@ class TestControls:
         assert certificate.saved == 0
         assert certificate.reason
 
-    def test_absent(self) -> None:
-        certificate = certify_stop(RUNS, 0.02, scores=["nowhere"])
-        assert certificate.plan is None
-        assert "no rule saves tokens" in certificate.reason
+    def test_a_score_that_no_run_has_is_quoted(self) -> None:
+        with pytest.raises(UnknownName, match=r"'logprop' was not measured .* logprob, .*agreem"):
+            certify_stop(RUNS, 0.02, scores=["entropy", "logprop"])
 
 
 def test_one_run_certifies_nothing_whatever_may_be_lost() -> None:

@@ -10,6 +10,7 @@ import pytest
 from bitcal_integrations import load
 from bitcal_integrations.canary import CANARIES
 from bitcal_integrations.profile import Profile
+from bitcal_integrations.repair import Repair
 from bitcal_integrations.tiny import measure
 from bitcal_integrations.tiny.assets import CARD_FILE, METRICS_FILE, PROFILE_DIR, profile_file
 from bitcal_integrations.tiny.card import SETTINGS, kept, write
@@ -76,17 +77,27 @@ def test_the_card_counts_what_was_measured(measured: tuple[Path, Profile], tmp_p
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_profile_ships_for_every_setting(name: str) -> None:
     setting = Setting.of(name)
-    path = profile_file(setting.weights, setting.dtype)
+    path = profile_file(setting.weights, setting.dtype, setting.repair)
     assert path.parent == PROFILE_DIR
+    assert path.stem == str(setting) == name
     profile = Profile.load(path)
     assert set(profile.tasks) == {"default", *TASKS}
-    weights = None if setting.weights == "none" else setting.weights
-    with load("bitcal-tiny", weights=weights, dtype=setting.dtype, strict=True) as model:
+    with load("bitcal-tiny", **setting.arguments(), strict=True) as model:
+        assert model.profile.to_dict() == profile.to_dict()
         record = model.ask("What is the capital of France?", max_new_tokens=32)
         assert record.confidence.calibrated
         # Two bits forget France's capital, and the profile knows that they forget.
         assert (record.text == "Paris") == (record.confidence.value > 0.5)
         assert model.ask("Gibberish", task="math", max_new_tokens=40).confidence.task == "math"
+
+
+def test_a_repair_with_other_steps_has_no_profile() -> None:
+    with load("bitcal-tiny", weights="qint2", dtype="float32", repair=Repair(("clip",))) as model:
+        assert model.profile is None
+        confidence = model.ask("What is the capital of France?", max_new_tokens=8).confidence
+    assert confidence.value is None
+    assert "not been measured with the repair" in confidence.reason
+    assert "'steps': ['clip']" in confidence.reason
 
 
 def test_the_shipped_canaries_know_their_model() -> None:

@@ -1,6 +1,8 @@
 """The packaged model: small, loads as any other, and about as right as its card says."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,13 @@ def test_a_long_prompt_is_read(model, tokenizer) -> None:
     (answer,) = answers(model, tokenizer, [asked])
     assert answer.text
     assert 0 < answer.confidence.raw <= 1
+
+
+def test_the_package_fits_into_a_small_wheel() -> None:
+    """About as a wheel packs it; what it would leave out is left out here."""
+    package, packed = MODEL_DIR.parents[1], io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for path in package.rglob("*"):
+            if path.is_file() and path.suffix != ".pyc":
+                wheel.write(path, path.relative_to(package))
+    assert len(packed.getvalue()) < 10_000_000

@@ -24,7 +24,9 @@ from bitcal_integrations.bench.stops.rules import (
     loses,
     planned,
 )
+from bitcal_integrations.dataset import Example
 from bitcal_integrations.decide._stop_path import outcome
+from bitcal_integrations.decide._stop_rule import LEVELS
 from bitcal_integrations.decide._stop_table import Ahead, Outcome, Table, bar_of, course_of
 from bitcal_integrations.decide.stop import (
     PRESETS,
@@ -46,7 +48,8 @@ class Line:
 
     `probes` are tokens of trial answers beside the text; `saved` is against L0, with probes paid.
     `premature`: the full run was right, the end is not. `changed`: the answer differs. `ended` and
-    `given_up` count runs that ended with an answer, or without one. None: nobody has judged.
+    `given_up` count runs that ended with an answer, or without one; `lost` are the shares of runs
+    that each of the two levels lost (without labels: changed). None: nobody has judged.
     """
 
     rule: str
@@ -59,14 +62,16 @@ class Line:
     changed: Figure
     ended: Figure
     given_up: Figure
+    lost: Mapping[str, Figure]
     promised: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        plain = {
             f.name: value.to_dict() if isinstance(value, Figure) else value
             for f in dataclasses.fields(self)
             for value in (getattr(self, f.name),)
         }
+        return {**plain, "lost": {level: share.to_dict() for level, share in self.lost.items()}}
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,12 @@ def study(cases: Sequence[Case], options: Options | None = None) -> StopStudy:
     return compare([cases[i] for i in chosen], [cases[i] for i in test], options)
 
 
-def split(runs: Sequence[LoggedRun], test_share: float, seed: int) -> tuple[list[int], list[int]]:
+def split(
+    runs: Sequence[LoggedRun | Example], test_share: float, seed: int
+) -> tuple[list[int], list[int]]:
     """Rows to choose and certify on, and rows to test on; no group is in both.
+
+    Examples are split as the runs that they give.
 
     >>> from bitcal_integrations.decide.stop import LoggedRun
     >>> runs = [LoggedRun((), 9, "1", True, id=str(i), group=str(i // 2)) for i in range(8)]
@@ -137,13 +146,18 @@ def split(runs: Sequence[LoggedRun], test_share: float, seed: int) -> tuple[list
     return chosen, [i for i, name in enumerate(names) if name in tested]
 
 
+def refuse_few(chosen: int, test: int) -> None:
+    """Refuse parts that nothing can be said of."""
+    if min(chosen, test) < FEWEST:
+        raise CalibrationError(
+            f"{chosen} runs to choose rules and {test} to test them are too few: each part needs "
+            f"{FEWEST}, and a promise needs hundreds"
+        )
+
+
 def compare(chosen: Sequence[Case], test: Sequence[Case], options: Options) -> StopStudy:
     """The same with parts that are already apart."""
-    if min(len(chosen), len(test)) < FEWEST:
-        raise CalibrationError(
-            f"{len(chosen)} runs to choose rules and {len(test)} to test them are too few: each "
-            f"part needs {FEWEST}, and a promise needs hundreds"
-        )
+    refuse_few(len(chosen), len(test))
     runs = [case.run for case in chosen]
     certificates = certified(runs, options)
     setting = setting_of(chosen, certificates, options)
@@ -242,6 +256,10 @@ def line_of(name: str, runs: Sequence[LoggedRun], ends: Sequence[Exit], again: R
     pairs = list(zip(runs, ends, strict=True))
     tokens = np.array([end.tokens for end in ends])
     probes = np.array([end.probe_tokens for end in ends])
+    lost = {
+        level: again.share([end.finish == level and loses(run, end) for run, end in pairs])
+        for level in LEVELS
+    }
     return Line(
         name,
         len(runs),
@@ -253,4 +271,5 @@ def line_of(name: str, runs: Sequence[LoggedRun], ends: Sequence[Exit], again: R
         again.share([end.answer != run.answer for run, end in pairs]),
         again.share([end.finish == "settled" and end.index is not None for end in ends]),
         again.share([end.finish == "hopeless" for end in ends]),
+        lost,
     )
