@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ def insistent(action: Callable[[], T], what: str, tries: int = TRIES) -> T:
     for attempt in range(1, tries + 1):
         try:
             return action()
-        except sa.exc.SQLAlchemyError as err:
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as err:  # `use_wal` goes round SQLAlchemy
             if attempt == tries or not busy(err):
                 raise StoreError(f"{what}: {reason_of(err)}") from err
             time.sleep(pause(attempt))
