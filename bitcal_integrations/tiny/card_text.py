@@ -109,9 +109,9 @@ def _scores(metrics: dict[str, Any]) -> str:
                 n, right = f"{part['n']:,}", f"{part['accuracy']:.3f}"
                 rows.append([*name.split(), task, n, right, score, *shown])
     note = (
-        f"## Scores\n\n{metrics['questions']:,} fresh test questions (seed {metrics['seed']}), "
-        "greedy, asked as chats. Raw is the geometric mean of the token probabilities of the "
-        f"answer; calibrated comes from the profile in the package, fitted on 70% of "
+        f"## Scores\n\nUp to {metrics['questions']:,} fresh test questions "
+        f"(seed {metrics['seed']}), greedy, asked as chats. Raw is the geometric mean of the "
+        f"token probabilities of the answer; calibrated comes from the profile in the package, fitted on 70% of "
         f"{metrics['labels']:,} other questions. `all` is the profile's default task, the others "
         "are tasks of their own. ECE over 15 bins of equal mass; the floor is the ECE that a "
         "perfectly calibrated score would show on as many questions.\n\n"
