@@ -113,9 +113,8 @@ def _scores(metrics: dict[str, Any]) -> str:
         f"(seed {metrics['seed']}), greedy, asked as chats. Raw is the geometric mean of the "
         "token probabilities of the answer; calibrated comes from the profile in the package, "
         f"fitted on 70% of {metrics['labels']:,} other questions. `all` is the profile's default "
-        "task, the others "
-        "are tasks of their own. ECE over 15 bins of equal mass; the floor is the ECE that a "
-        "perfectly calibrated score would show on as many questions.\n\n"
+        "task, the others are tasks of their own. ECE over 15 bins of equal mass; the floor is the "
+        "ECE that a perfectly calibrated score would show on as many questions.\n\n"
     )
     return note + _table(header, rows)
 
