@@ -35,13 +35,13 @@ def test_equal_questions_share_a_group_and_no_id() -> None:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Profile]:
-    """A few hundred answers at 4 bits, and the profile that they give."""
+    """A few hundred answers of float weights, and the profile that they give."""
     folder = tmp_path_factory.mktemp("answers")
-    with load("bitcal-tiny", weights="qint4", dtype="float32", profile=None, max_batch=64) as model:
+    with load("bitcal-tiny", weights=None, dtype="float32", profile=None, max_batch=64) as model:
         for part, split, n in (("labels", "calibration", 300), ("test", "test", 100)):
             drawn = measure.draw(split, n, 1)
-            measure.ask(model, drawn, folder / f"qint4-float32.{part}.jsonl", None)
-        rows = kept("qint4-float32", folder)["labels"]
+            measure.ask(model, drawn, folder / f"none-float32.{part}.jsonl", None)
+        rows = kept("none-float32", folder)["labels"]
         return folder, measure.fit(model, rows, seed=0)
 
 
@@ -56,22 +56,22 @@ def test_a_profile_has_every_task(measured: tuple[Path, Profile]) -> None:
 
 def test_the_card_counts_what_was_measured(measured: tuple[Path, Profile], tmp_path: Path) -> None:
     folder, profile = measured
-    rows = kept("qint4-float32", folder)["test"]
+    rows = kept("none-float32", folder)["test"]
     result = measure.scores(rows, profile)
     right = sum(bool(r.correct) for r in rows)
     assert result["all"]["n"] == 100
     assert result["all"]["accuracy"] == round(right / 100, 4)
     assert sum(result[task]["n"] for task in TASKS) == 100
     assert sum(v["n"] for v in result["math"]["steps"].values()) == 40
-    found = {"questions": 100, "labels": 300, "seed": 1, "results": {"qint4 float32": result}}
+    found = {"questions": 100, "labels": 300, "seed": 1, "results": {"none float32": result}}
     found["samples"] = measure.samples(rows)
     (tmp_path / "training.json").write_text(
         (METRICS_FILE.parent / "training.json").read_text("utf-8")
     )
     write(tmp_path, found)
     card = (tmp_path / "MODEL_CARD.md").read_text("utf-8")
-    assert f"| qint4 | float32 | all | 100 | {right / 100:.3f} | calibrated |" in card
-    assert json.loads((tmp_path / "metrics.json").read_text())["results"]["qint4 float32"]
+    assert f"| none | float32 | all | 100 | {right / 100:.3f} | calibrated |" in card
+    assert json.loads((tmp_path / "metrics.json").read_text())["results"]["none float32"]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
