@@ -1,6 +1,6 @@
 """Measure a model on labelled examples, keep the profile, and see what it promises.
 
-Here the model is the built-in one with 2-bit weights, whose bare scores are too high by far.
+Here the model is the built-in one with 4-bit weights.
 """
 
 from bitcal_integrations import load
@@ -17,7 +17,7 @@ def rows(split: str, n: int) -> list[dict]:
     ]
 
 
-with load("bitcal-tiny", weights="qint2", profile=None, max_new_tokens=40) as model:
+with load("bitcal-tiny", weights="qint4", profile=None, max_new_tokens=40) as model:
     profile = fit_profile(
         model,
         rows("calibration", 400),
