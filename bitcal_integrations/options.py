@@ -17,6 +17,12 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or one below `least`."""
+    if not _is_int(value) or value < least:
+        raise BadRequest(f"{name}={value!r} must be a whole number from {least} up")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bitcal_integrations.errors import BadRequest
+from bitcal_integrations.options import check_whole
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ class Recovery:
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("rows", 1), ("top", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise BadRequest(f"{name}={value!r} must be a whole number from {least} up")
+            check_whole(name, getattr(self, name), least)
         for name in ("temperature", "rate"):
             if not (_number(getattr(self, name)) and getattr(self, name) > 0):
                 raise BadRequest(f"{name}={getattr(self, name)!r} must be a number above 0")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitcal_integrations.errors import BadRequest, LoadError
+from bitcal_integrations.options import check_whole
 from bitcal_integrations.quantize._plan import TYPES, wants_quantization
 
 NAME = "data-free"
@@ -35,9 +36,7 @@ class Repair:
             offender = unknown[0] if unknown else self.steps
             raise BadRequest(f"{offender!r} is no step of a repair: use {', '.join(STEPS)}")
         for name in ("seed", "fold_steps"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise BadRequest(f"{name}={value!r} must be a whole number from 0 up")
+            check_whole(name, getattr(self, name), 0)
 
     def parts(self) -> dict[str, Any]:
         """Plain JSON: the same parts, on the same float weights, give the same model."""

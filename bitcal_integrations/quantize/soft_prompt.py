@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from bitcal_integrations.errors import BadRequest, LoadError
+from bitcal_integrations.options import check_whole
 
 FILE_NAME = "bitcal_verdict.safetensors"  # beside the weights, where `load` finds it
 FORMAT, VERSION, STATE = "bitcal-soft-prompt", 1, "bitcal-soft-prompt-state"
@@ -46,9 +47,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "steps", "batch", "every", "seed"):
-            value, least = getattr(self, name), int(name != "seed")
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise BadRequest(f"{name}={value!r} must be a whole number from {least} up")
+            check_whole(name, getattr(self, name), int(name != "seed"))
         if not self.rate > 0:
             raise BadRequest(f"rate={self.rate!r} must be a number above 0")
 

@@ -1,10 +1,16 @@
-"""HTML pieces that escape what they are given: tables, lists of facts, folded parts."""
+"""HTML pieces that escape what they are given: pages, tables, lists of facts, folded parts."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import TypeAlias
+
+from bitcal_integrations.report._style import CSS
+
+# Control characters and lone surrogates, which no HTML file may hold.
+_UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 Cell: TypeAlias = "str | tuple[str, str]"  # a text, or a text with a small one beneath it
 
@@ -70,3 +76,16 @@ def bullets(items: Sequence[str], kind: str = "") -> str:
 
 def section(title: str, *parts: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def document(title: str, intro: str, sections: Sequence[str], footer: str) -> str:
+    """A whole page of sections, of which empty ones are left out."""
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
+        f"<header><h1>{escape(title)}</h1>{paragraph(intro)}</header>\n"
+        f"<main>{''.join(part + chr(10) for part in sections if part)}</main>\n"
+        f"<footer>{paragraph(footer)}</footer>\n</body>\n</html>\n"
+    )
+    return _UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", page)

@@ -5,12 +5,10 @@ Everything that came from a model or a user is escaped. Computes nothing.
 
 from __future__ import annotations
 
-import re
 from html import escape
 
 from bitcal_integrations.report import _markup as m
 from bitcal_integrations.report import charts, tables
-from bitcal_integrations.report._style import CSS
 from bitcal_integrations.report.evaluation import CALIBRATED, RAW, Estimate, Evaluation, WrongAnswer
 from bitcal_integrations.report.words import (
     claims,
@@ -24,9 +22,6 @@ from bitcal_integrations.report.words import (
     saving,
     wording,
 )
-
-# Control characters and lone surrogates, which no HTML file may hold.
-_UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def draw_html(evaluation: Evaluation) -> str:
@@ -42,15 +37,7 @@ def draw_html(evaluation: Evaluation) -> str:
         _claims(e),
         _profile(e),
     ]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(e.title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f"<header><h1>{escape(e.title)}</h1>{m.paragraph(overview(e))}</header>\n"
-        f"<main>{''.join(s + chr(10) for s in sections if s)}</main>\n"
-        f"<footer>{m.paragraph(_footer(e))}</footer>\n</body>\n</html>\n"
-    )
-    return _UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", page)
+    return m.document(e.title, overview(e), sections, _footer(e))
 
 
 def _footer(e: Evaluation) -> str:

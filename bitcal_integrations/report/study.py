@@ -6,7 +6,6 @@ Everything that came from a model or a user is escaped. Computes nothing but whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING, TypeAlias
 
 from bitcal_integrations.paired import FEW
@@ -14,9 +13,7 @@ from bitcal_integrations.report import _markup as m
 from bitcal_integrations.report import _study_limits as limits
 from bitcal_integrations.report import _study_tables as tables
 from bitcal_integrations.report import study_text as text
-from bitcal_integrations.report._style import CSS
 from bitcal_integrations.report.charts import figure
-from bitcal_integrations.report.page import _UNREADABLE
 from bitcal_integrations.report.svg import Frame, nice_ticks
 from bitcal_integrations.report.svg import percent as short
 from bitcal_integrations.report.words import count, fixed, percent
@@ -31,15 +28,7 @@ def draw_study_html(study: Study) -> str:
     s = study
     title = f"{s.title}: weight types compared"
     sections = [_headline(s), _pareto(s), _reliability(s), _differences(s), _more(s), _claims(s)]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f"<header><h1>{escape(title)}</h1>{m.paragraph(text.overview(s))}</header>\n"
-        f"<main>{''.join(part + chr(10) for part in sections if part)}</main>\n"
-        f"<footer>{m.paragraph(f'{FOOTER} Seed {s.seed}.')}</footer>\n</body>\n</html>\n"
-    )
-    return _UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", page)
+    return m.document(title, text.overview(s), sections, f"{FOOTER} Seed {s.seed}.")
 
 
 FOOTER = (

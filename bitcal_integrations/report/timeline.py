@@ -6,14 +6,11 @@ Everything that came from a model or a user is escaped. Computes nothing but whe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
 from bitcal_integrations.report import _markup as m
 from bitcal_integrations.report import timeline_text as text
-from bitcal_integrations.report._style import CSS
 from bitcal_integrations.report.charts import figure
-from bitcal_integrations.report.page import _UNREADABLE
 from bitcal_integrations.report.svg import Frame, nice_ticks
 from bitcal_integrations.report.svg import percent as short
 from bitcal_integrations.report.words import count, fixed, percent
@@ -28,15 +25,7 @@ def draw_timeline_html(timeline: Timeline) -> str:
     """The whole page."""
     t = timeline
     sections = [_drift(t), _headline(t), _over_time(t), _wrong(t), _unknown(t), _claims(t)]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(t.title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f"<header><h1>{escape(t.title)}</h1>{m.paragraph(text.overview(t))}</header>\n"
-        f"<main>{''.join(s + chr(10) for s in sections if s)}</main>\n"
-        f"<footer>{m.paragraph(FOOTER)}</footer>\n</body>\n</html>\n"
-    )
-    return _UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", page)
+    return m.document(t.title, text.overview(t), sections, FOOTER)
 
 
 FOOTER = (
