@@ -200,10 +200,10 @@ class Batch:
             if not self.rows:
                 self._clear()
             return
-        index = torch.tensor([i for i, s in enumerate(stay) if s], device=self._ids.device)
-        self.rows = self._seats = [row for row, s in zip(self._seats, stay, strict=True) if s]
-        kv.keep_rows(self._cache, index)
-        self._ids, self._mask = self._ids[index], self._mask[index]
+        order = _order(stay)
+        self.rows = self._seats = [self._seats[i] for i in order]
+        kv.keep_rows(self._cache, order)
+        self._ids, self._mask = self._ids[order], self._mask[order]
         self._trim()
 
     def _trim(self) -> None:
@@ -222,7 +222,7 @@ class Batch:
             self._cache, self._carry = new._cache, new._carry
             return
         width = max(self._ids.shape[1], new._ids.shape[1])
-        self._cache = kv.join(self._cache, new._cache)
+        kv.join(self._cache, new._cache)
         self._ids = torch.cat([_widen(b._ids, width, self.net.pad) for b in (self, new)])
         self._mask = torch.cat([_widen(b._mask, width, 0) for b in (self, new)])
         self.rows = self._seats = [*self.rows, *new.rows]
@@ -233,6 +233,17 @@ class Batch:
         mask = [[0] * (width - len(r)) + [1] * len(r) for r in rows]
         device = self.net.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _order(stay: Sequence[bool]) -> list[int]:
+    """The seats that stay, in the order in which the fewest rows move: the last fill the gaps.
+
+    >>> _order([True, False, True, False, True])
+    [0, 4, 2]
+    """
+    count = sum(stay)
+    last = iter([i for i in range(len(stay) - 1, count - 1, -1) if stay[i]])
+    return [i if stay[i] else next(last) for i in range(count)]
 
 
 def _is_watched(row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""A key-value cache whose rows can leave, join, be branched and be cut.
+"""A key-value cache whose rows can leave, join and be cut.
 
 It is transformers' DynamicCache with every layer full, left-padded: one more row or a longer row
 pads on the left. Sliding-window models are served from it too, since their window is in the
@@ -7,13 +7,19 @@ attention mask; they pay the memory of the full length.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from bitcal_integrations.decode._roomy import RoomyLayer
+
 
 def new_cache() -> DynamicCache:
-    return DynamicCache()
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = RoomyLayer
+    return cache
 
 
 def can_join(model: torch.nn.Module) -> tuple[bool, str]:
@@ -29,22 +35,10 @@ def can_join(model: torch.nn.Module) -> tuple[bool, str]:
     return True, "full key-value cache: rows leave and join at every step"
 
 
-def keep_rows(cache: DynamicCache, rows: torch.Tensor) -> None:
-    cache.batch_select_indices(rows)
-
-
-def branch(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
-    """A new cache with copies of these rows (a row may be named more than once)."""
-    out = new_cache()
-    for index, layer in enumerate(cache.layers):
-        out.update(layer.keys[rows], layer.values[rows], index)
-    return out
-
-
-def crop(cache: DynamicCache, tokens: int) -> None:
-    """Forget the last tokens."""
-    if tokens:
-        cache.crop(-tokens)
+def keep_rows(cache: DynamicCache, order: Sequence[int]) -> None:
+    """Let only these rows stay, in this order."""
+    for layer in cache.layers:
+        layer.keep(order)
 
 
 def drop_last(cache: DynamicCache, row: int, tokens: int) -> None:
@@ -56,28 +50,14 @@ def drop_last(cache: DynamicCache, row: int, tokens: int) -> None:
 
 def trim_left(cache: DynamicCache, columns: int) -> None:
     """Forget columns that are padding in every row."""
-    if columns:
-        for layer in cache.layers:
-            layer.keys = layer.keys[:, :, columns:]
-            layer.values = layer.values[:, :, columns:]
+    for layer in cache.layers if columns else ():
+        layer.trim_left(columns)
 
 
-def join(first: DynamicCache, second: DynamicCache) -> DynamicCache:
-    """One cache with the rows of both, the shorter padded on the left."""
-    gap = first.get_seq_length() - second.get_seq_length()
-    out = new_cache()
-    for index, (a, b) in enumerate(zip(first.layers, second.layers, strict=True)):
-        keys = torch.cat([pad_left(a.keys, -gap), pad_left(b.keys, gap)])
-        values = torch.cat([pad_left(a.values, -gap), pad_left(b.values, gap)])
-        out.update(keys, values, index)
-    return out
-
-
-def pad_left(states: torch.Tensor, columns: int) -> torch.Tensor:
-    """Zeros before the sequence dimension (the last but one)."""
-    if columns <= 0:
-        return states
-    return torch.nn.functional.pad(states, (0, 0, columns, 0))
+def join(first: DynamicCache, second: DynamicCache) -> None:
+    """Put the rows of the second cache behind those of the first, the shorter padded."""
+    for mine, theirs in zip(first.layers, second.layers, strict=True):
+        mine.seat(theirs)
 
 
 def bytes_held(cache: DynamicCache) -> int:

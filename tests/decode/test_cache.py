@@ -1,4 +1,4 @@
-"""Rows of a cache leave, join, branch and are cut without a change to what the model says."""
+"""Rows of a cache leave, join and are cut without a change to what the model says."""
 
 from __future__ import annotations
 
@@ -9,26 +9,6 @@ from bitcal_integrations.decode.batch import Batch
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.row import Row
 from bitcal_integrations.types import make_request
-
-
-def ids_of(text: str, net: Net) -> torch.Tensor:
-    return torch.tensor([net.tokenizer(text)["input_ids"]])
-
-
-def test_branch_and_crop_go_on_as_if_nothing_had_happened(net: Net) -> None:
-    ids = ids_of("The answer is", net)
-    mask = torch.ones_like(ids)
-    first, cache, _ = net.prefill(ids, mask)
-    token = first.argmax(-1, keepdim=True)
-    longer, wider = torch.cat([ids, token], 1), torch.cat([mask, mask[:, :1]], 1)
-    probe = kv.branch(cache, torch.tensor([0, 0]))
-    wrong = torch.cat([longer.expand(2, -1), torch.tensor([[7], [9]])], 1)
-    net.step(wrong[:, :-1], wider.expand(2, -1), probe, {})
-    net.step(wrong, torch.ones_like(wrong), probe, {})
-    kv.crop(probe, 2)
-    alone, _ = net.step(longer, wider, cache, {})
-    again, _ = net.step(longer.expand(2, -1), wider.expand(2, -1), probe, {})
-    torch.testing.assert_close(again, alone.expand(2, -1), atol=1e-5, rtol=1e-5)
 
 
 def test_rows_join_and_leave_at_any_time(net: Net) -> None:
