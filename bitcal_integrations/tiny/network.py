@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.tiny.batches import Batch
+from bitcal_integrations.tiny.muon import Muon
 
 LEARNING_RATE, MATRIX_LEARNING_RATE = 2e-3, 3e-3
 WARMUP, DECLINE, FLOOR = 60, 0.09, 0.02  # steps, share of the run, share of the rate
@@ -54,9 +55,7 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
-        torch.optim.Muon(
-            matrices, lr=MATRIX_LEARNING_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
-        ),
+        Muon(matrices, lr=MATRIX_LEARNING_RATE, weight_decay=0.05),
         torch.optim.AdamW(others, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 

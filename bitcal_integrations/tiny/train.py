@@ -42,7 +42,7 @@ LOSS_WEIGHTS = {"math": 1.0, "facts": 0.4, "reading": 0.6, "sums": 0.6, "recall"
 PROMPT_WEIGHT = 0.5  # reading only: repeated names in a passage teach copying early
 LONG_EVERY, LONG_TOKENS = 40, 2200
 EVALUATE_SECONDS, SAVE_SECONDS, EVALUATE_QUESTIONS = 420.0, 180.0, 64
-DEFAULT_TOKENS = 18_000_000
+DEFAULT_TOKENS = 26_000_000  # about an hour on two cores
 LONGEST_STEP = 60.0  # seconds
 console = Console(width=110)
 
