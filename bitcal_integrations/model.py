@@ -200,8 +200,11 @@ class CalibratedModel(Asker):
         save_weights(self._weights("saved"), folder)
         if self.profile is not None and not self._assessor.foreign:
             self.profile.save(Path(folder) / FILE_NAME)
+        verdict = Path(folder) / soft_prompt.FILE_NAME
         if self._verdict is not None:
-            self._verdict.save(Path(folder) / soft_prompt.FILE_NAME)
+            self._verdict.save(verdict)
+        else:  # one that a folder of before had would be used
+            verdict.unlink(missing_ok=True)
 
     def memory_report(self) -> dict[str, Any]:
         """Bytes of linears, embeddings and head per weight type, and KV bytes per token."""

@@ -237,7 +237,9 @@ def test_it_is_saved_and_loaded_with_its_model(
         assert again.verdict is not None
         assert again.verdict.digest == verdict.digest
         assert again.ask(question, **SHORT).confidence == expected
-    (tmp_path / "saved" / VERDICT).unlink()
+    use_verdict(model, None)
+    model.save(tmp_path / "saved")
+    assert not (tmp_path / "saved" / VERDICT).exists()
     assert (tmp_path / "saved" / FILE_NAME).is_file()
     with load(tmp_path / "saved") as bare:
         assert "verdict is None" in bare.ask(question, **SHORT).confidence.reason

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bitcal_integrations.bits import BitPlan
 
 TITLES = {"kl": "nats per token from the unquantized answers", "brier": "Brier score"}
+GIVEN = ("data", "objective", "parser", "grader")
 COLUMNS = ("qint2", "qint4", "qint8", "float")
 
 
@@ -43,7 +44,7 @@ def chosen(
     from bitcal_integrations.bits import choose_bits
     from bitcal_integrations.model import load
 
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: given[name] for name in GIVEN if given[name] is not None}
     how = {name: loading[name] for name in ("dtype", "device", "progress")}
     with load(model, weights=None, profile=None, **how) as floats:
         return choose_bits(

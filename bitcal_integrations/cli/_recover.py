@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from bitcal_integrations.model import CalibratedModel
     from bitcal_integrations.recovery import Recovered
 
+GIVEN = ("parser", "grader", "teacher")
 LONGEST = 512  # tokens of an answer, as in `bitcal calibrate`
 
 
 def check(data: str | None, given: Mapping[str, Any]) -> None:
     """Refuse examples that will not do, before a model is loaded for them."""
+    from bitcal_integrations.errors import BadRequest
+
+    if data is None and given["teacher"] is not None:
+        raise BadRequest("--teacher belongs to --recover: nothing else learns from a model")
     if data is not None:
         from bitcal_integrations.recovery import held_apart
 
@@ -32,7 +37,7 @@ def recovered(
     from bitcal_integrations.cli._show import progress
     from bitcal_integrations.recovery import kept_beside, recover_model
 
-    options = {name: given[name] for name in ("parser", "grader") if given[name] is not None}
+    options = {name: given[name] for name in GIVEN if given[name] is not None}
     with progress() as report:
         return recover_model(
             model, data, keep=kept_beside(out), progress=report, max_new_tokens=LONGEST, **options

@@ -137,10 +137,12 @@ def calibrate(
                 more = {"source": source} if no_labels else labels
                 profile = _carried(loaded, data, from_, no_labels, {**given, **more})
     task = task if task in profile.tasks else profile.default
-    profile = _joined(path, profile)
+    profile, moved = _joined(path, profile)
     profile.save(path)
     draw(console(), profile, task)
     console().print(f"written to {path}", soft_wrap=True)
+    if moved:
+        console().print(moved, soft_wrap=True)
 
 
 # Options that --from passes over, and how they are when nobody gives them.
@@ -243,16 +245,24 @@ def _teacher(teacher: str | None, model: str, report: Any) -> Any:
     return load(model if same else teacher, weights=None if same else "auto", progress=report)
 
 
-def _joined(path: Path, profile: Profile) -> Profile:
-    """With the other tasks of a profile of the same model that is there already."""
-    from bitcal_integrations.errors import ProfileError
-    from bitcal_integrations.profile import Profile
+def _joined(path: Path, profile: Profile) -> tuple[Profile, str]:
+    """With the other tasks of a profile of the same model that is there already.
 
-    old = Profile.load(path) if path.exists() else profile
+    One of another model makes room: it is kept beside, and the second value says so.
+    """
+    from bitcal_integrations.errors import ProfileError
+    from bitcal_integrations.profile import Profile, differing
+
+    if not path.exists():
+        return profile, ""
+    old = Profile.load(path)
     try:
-        return old.with_tasks(profile)
-    except ProfileError:  # of another model: this one takes its place
-        return profile
+        return old.with_tasks(profile), ""
+    except ProfileError:
+        beside = path.with_name(f"{path.stem}-{old.fingerprint[:8]}{path.suffix}")
+        path.replace(beside)
+        why = differing(profile.parts, old.parts)
+        return profile, f"the profile that was there is of another model ({why}): now {beside}"
 
 
 def draw(screen: Any, profile: Profile, task: str) -> None:

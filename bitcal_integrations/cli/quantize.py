@@ -69,6 +69,14 @@ def quantize(
             "What is done is kept in DIR.recover until the end.",
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="With --recover: the unquantized model to learn from.  [default: what MODEL was "
+            "quantized from]",
+        ),
+    ] = None,
     parser: Parser = None,
     grader: Grader = None,
 ) -> None:
@@ -79,16 +87,19 @@ def quantize(
     from bitcal_integrations.model import load
     from bitcal_integrations.repair import forget, kept_beside, summary
 
-    graded = () if recover is None else ("parser", "grader")
-    given = {"data": data, "objective": objective, "parser": parser, "grader": grader}
-    _bits.check(budget, weights, {k: v for k, v in given.items() if k not in graded})
+    taught = ("teacher",) if recover is None else _recover.GIVEN
+    given = {
+        "data": data, "objective": objective, "parser": parser, "grader": grader,
+        "teacher": teacher,
+    }  # fmt: skip
+    _bits.check(budget, weights, {k: v for k, v in given.items() if k not in taught})
     _recover.check(recover, given)
     with progress() as report:
         loading: dict[str, Any] = {
             "exclude": exclude or "*lm_head", "dtype": dtype, "device": device, "progress": report,
             "repair": None if repair == "none" else kept_beside(out, repair),
         }  # fmt: skip
-        found = _bits.chosen(model, budget, out, given, loading) if budget is not None else None
+        found = None if budget is None else _bits.chosen(model, budget, out, given, loading)
         loaded = load(model, weights=found.plan if found else weights_of(weights), **loading)
     with loaded:
         gained = _recover.recovered(loaded, recover, out, given)

@@ -22,7 +22,7 @@ def origin_of(loaded: LoadedWeights) -> str:
     if given or any((folder / name).exists() for name in (_store.MANIFEST, _store.QUANTO_MAP)):
         raise BadRequest(
             f"{loaded.source!r} does not say what it was quantized from: name the unquantized "
-            "model: teacher=..."
+            "model as the teacher"
         )
     return loaded.source
 

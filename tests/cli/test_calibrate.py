@@ -79,6 +79,25 @@ def test_a_second_run_asks_nothing_again_and_gives_the_same(
     assert again.read_text() == profile.read_text()
 
 
+def test_the_profile_of_another_model_makes_room_and_is_kept(
+    made: tuple[Path, Path, str], data: Path, bitcal: Bitcal, tmp_path: Path
+) -> None:
+    """Its tasks were measured for hours, maybe, and cannot stand in a file with these."""
+    there, few = tmp_path / "profile.json", tmp_path / "few.jsonl"
+    there.write_bytes(made[0].read_bytes())
+    few.write_text("".join(line + "\n" for line in data.read_text().splitlines()[:24]))
+    result = bitcal(
+        "calibrate", "bitcal-tiny", "--weights", "none", "--dtype", "float32", "--data", few,
+        "--from", made[0], "--no-labels", "--source", made[1], "--out", there,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (kept,) = (path for path in tmp_path.glob("*.json") if path != there)
+    assert kept.read_bytes() == made[0].read_bytes()
+    assert Profile.load(there).parts["weights"] != Profile.load(kept).parts["weights"]
+    assert "the profile that was there is of another model (weights is" in result.stdout
+    assert result.stdout.endswith(f"now {kept}\n")
+
+
 def test_a_profile_is_carried_to_another_weight_type(
     made: tuple[Path, Path, str], data: Path, bitcal: Bitcal, tmp_path: Path
 ) -> None:

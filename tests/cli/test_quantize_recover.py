@@ -51,6 +51,7 @@ def test_a_model_without_right_answers_keeps_its_gains(
     [
         (["--recover", "nowhere.jsonl"], "the examples 'nowhere.jsonl' cannot be read"),
         (["--parser", "choice"], "--parser belongs to --budget"),
+        (["--teacher", "other"], "--teacher belongs to --recover"),
     ],
 )
 def test_a_mistake_is_said_before_anything_is_loaded(
@@ -68,3 +69,17 @@ def test_too_few_examples_are_refused_first(bitcal: Bitcal, tmp_path: Path) -> N
     assert made.exit_code == 1
     assert "30 groups must be held out" in " ".join(made.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_quantized_folder_learns_from_the_teacher_that_is_named(
+    bitcal: Bitcal, folder: Path, data: Path, tmp_path: Path
+) -> None:
+    small, line = tmp_path / "small", ("--recover", data, "--grader", "exact")
+    assert bitcal("quantize", folder, "--weights", "qint8", "--out", small).exit_code == 0
+    run = ("quantize", small, "--weights", "auto", "--out", tmp_path / "out", *line)
+    made = bitcal(*run)
+    assert made.exit_code == 1
+    assert "does not say what it was quantized from: name the unquantized" in made.stderr
+    made = bitcal(*run, "--teacher", folder)
+    assert made.exit_code == 0, made.output
+    assert "recover: not kept" in made.stdout
