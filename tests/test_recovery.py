@@ -273,6 +273,6 @@ def test_a_stored_folder_needs_its_teacher_named(
     model.save(tmp_path / "small")
     with (
         load(tmp_path / "small", profile=None) as stored,
-        pytest.raises(BadRequest, match="name the unquantized model: teacher="),
+        pytest.raises(BadRequest, match="name the unquantized model as the teacher"),
     ):
         recover_model(stored, examples, **OPTIONS)

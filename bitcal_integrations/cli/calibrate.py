@@ -23,7 +23,6 @@ from bitcal_integrations.cli._server import Api, Budgeted, InFlight, Served
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bitcal_integrations.decide import Certificate
     from bitcal_integrations.profile import Profile
 
 LONGEST = 512
@@ -104,6 +103,7 @@ def calibrate(
     offset, or by prompts alone; it certifies nothing.
     """
     from bitcal_integrations.cli._labelled import features_of, writable
+    from bitcal_integrations.cli._measured import draw
     from bitcal_integrations.cli._server import server_arguments
     from bitcal_integrations.cli._show import console, progress
     from bitcal_integrations.model import load
@@ -137,12 +137,10 @@ def calibrate(
                 more = {"source": source} if no_labels else labels
                 profile = _carried(loaded, data, from_, no_labels, {**given, **more})
     task = task if task in profile.tasks else profile.default
-    profile, moved = _joined(path, profile)
+    profile, written = _joined(path, profile)
     profile.save(path)
     draw(console(), profile, task)
-    console().print(f"written to {path}", soft_wrap=True)
-    if moved:
-        console().print(moved, soft_wrap=True)
+    console().print(written, soft_wrap=True)
 
 
 # Options that --from passes over, and how they are when nobody gives them.
@@ -246,64 +244,22 @@ def _teacher(teacher: str | None, model: str, report: Any) -> Any:
 
 
 def _joined(path: Path, profile: Profile) -> tuple[Profile, str]:
-    """With the other tasks of a profile of the same model that is there already.
+    """With the other tasks of a profile of the same model that is there already; and what to say.
 
-    One of another model makes room: it is kept beside, and the second value says so.
+    A profile of another model makes room: it is kept beside.
     """
     from bitcal_integrations.errors import ProfileError
     from bitcal_integrations.profile import Profile, differing
 
+    written = f"written to {path}"
     if not path.exists():
-        return profile, ""
+        return profile, written
     old = Profile.load(path)
     try:
-        return old.with_tasks(profile), ""
+        return old.with_tasks(profile), written
     except ProfileError:
         beside = path.with_name(f"{path.stem}-{old.fingerprint[:8]}{path.suffix}")
         path.replace(beside)
         why = differing(profile.parts, old.parts)
-        return profile, f"the profile that was there is of another model ({why}): now {beside}"
-
-
-def draw(screen: Any, profile: Profile, task: str) -> None:
-    """What was measured and what is promised."""
-    from bitcal_integrations.cli._labelled import score_table
-
-    one = profile.task(task)
-    counts = one.counts
-    screen.print(
-        f"{counts['examples']} examples: {counts['fit']} to fit, {counts['certify']} to certify, "
-        f"{counts['report']} to report; {counts['unanswered']} without an answer, "
-        f"{counts['unjudged']} without a verdict",
-        soft_wrap=True,
-    )
-    screen.print(f"calibrator {one.calibrator.method}: {one.calibrator.reason}", soft_wrap=True)
-    if one.schema.probe is not None:
-        screen.print(f"probe behind layer {one.schema.layer}: {one.schema.probe.reason}")
-    if one.scores:
-        screen.print(score_table(one.scores))
-    for certificate in one.certificates:
-        screen.print(str(certificate), soft_wrap=True)
-    if one.certificates and one.certificates[0].simultaneous > 1:
-        screen.print(together(one.certificates[0]), soft_wrap=True)
-    if one.transferred_from:
-        screen.print(f"carried over from the profile {one.transferred_from}", soft_wrap=True)
-    if not one.certificates:
-        screen.print("no certificate: no labels of this model were kept apart for one")
-    flips = one.flips
-    if flips["n"]:
-        screen.print(
-            f"{flips['changed']} of {flips['n']} decisions at {flips['threshold']:.2f} changed "
-            f"between batch 1 and batch {flips['batch']}",
-            soft_wrap=True,
-        )
-
-
-def together(certificate: Certificate) -> str:
-    """What it costs that several certificates hold at once."""
-    many, delta = certificate.simultaneous, certificate.delta
-    return (
-        f"all {many} hold at once with probability {1 - delta:.4g}: they share the chance "
-        f"{delta:.3g} of being wrong, so each is held to {delta:.3g} / {many} = "
-        f"{delta / many:.3g} and needs the labels for that, as bitcal plan counts them"
-    )
+        moved = f"the profile that was there is of another model ({why}): now {beside}"
+        return profile, f"{written}\n{moved}"
