@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.distributed as dist
@@ -116,11 +116,16 @@ class Run:
 
     def _agreed(self, seconds: float) -> float:
         """The time that all workers go by: the slowest one's."""
+        return float(self._together([seconds], dist.ReduceOp.MAX)[0])
+
+    def _together(self, numbers: list[float], how: Any) -> list[float]:
+        """What the numbers of all workers come to. They must agree on how far the run is: rates
+        and its end hang on that."""
         if self.workers == 1:
-            return seconds
-        agreed = torch.tensor(seconds, dtype=torch.float64)
-        dist.all_reduce(agreed, dist.ReduceOp.MAX)
-        return agreed.item()
+            return numbers
+        agreed = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(agreed, how)
+        return list(agreed.tolist())
 
     def _share_gradients(self) -> None:
         """Average the gradients over the workers, in one message."""
@@ -141,6 +146,7 @@ class Run:
 
     def _step(self, feed: dict[str, Iterator[Batch]]) -> dict[str, float]:
         factor, losses = schedule(self.state.step, self.progress), {}
+        answered = read = 0
         for task in self.mixture:
             long = task == "reading" and self.state.step % LONG_EVERY == LONG_EVERY - 1
             batch = next(feed["long" if long else task]).to(self.device)
@@ -148,10 +154,11 @@ class Run:
             loss = loss_of(self.model, batch, weight)
             (LOSS_WEIGHTS[task] * loss).backward()
             losses[task] = loss.item()
-            answered, read = int(batch.answer.sum()), int(batch.prompt.sum())
-            self.state.tokens += (answered + read) * self.workers
-            self.state.answer_tokens += answered * self.workers
+            answered, read = answered + int(batch.answer.sum()), read + int(batch.prompt.sum())
         self._share_gradients()
+        of_all = self._together([answered + read, answered], dist.ReduceOp.SUM)
+        self.state.tokens += int(of_all[0])
+        self.state.answer_tokens += int(of_all[1])
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bitcal_integrations import load
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.tiny import train
 from bitcal_integrations.tiny.assets import MODEL_DIR
+from bitcal_integrations.tiny.batches import batches
 from bitcal_integrations.tiny.network import Size, config, has_bfloat16
 from bitcal_integrations.tiny.tokenizer import save_tokenizer
 
@@ -70,3 +72,26 @@ def test_the_larger_size_has_more_than_twenty_million_weights() -> None:
 
 def test_devices_without_bfloat16() -> None:
     assert not has_bfloat16("mps")
+
+
+def test_workers_agree_on_how_far_the_run_is(tmp_path: Path) -> None:
+    """Each draws its own questions. If each counted its own tokens, one would end before the other
+    does: after two steps this is where the one has more than the limit and the other less."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(MODEL_DIR)
+    counts = [steps_of(tokenizer, worker, 2) for worker in (0, 1)]
+    own = [2 * sum(count) for count in counts]  # as if the other had as many
+    limit = sum(own) // 2
+    assert min(own) < limit < max(own)
+    save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    train.main(tmp_path, tokens=limit, width=128, layers=1)
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    both = [one + other for one, other in zip(*counts, strict=True)]
+    assert record["step"] == 2
+    assert record["tokens"] == sum(both)
+
+
+def steps_of(tokenizer: PreTrainedTokenizerFast, worker: int, steps: int) -> list[int]:
+    """How many tokens a worker learns from in each of the first steps, at seed 0."""
+    feed = [batches(tokenizer, task, n, f"0|0|{worker}") for task, n in train.TOKENS.items()]
+    each = [[next(one) for one in feed] for _ in range(steps)]
+    return [sum(int(b.answer.sum()) + int(b.prompt.sum()) for b in step) for step in each]
