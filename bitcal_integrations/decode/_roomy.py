@@ -2,7 +2,7 @@
 
 transformers' own layer copies all that it holds at every token, and whenever a row leaves or joins.
 Here keys and values are windows on larger tables: a token fills spare columns on the right, a row
-that joins fills spare rows, and the last row takes the seat of one that leaves.
+that joins takes the seat of one that has left, and the last row that of one that leaves.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicLayer
 
-_SPARE = 8  # a new table has an eighth more than it must hold
-_COLUMNS = 16  # and at least this many columns more
+_SPARE, _COLUMNS = 16, 16  # a new table is a sixteenth wider than it must be, or so many columns
+_MOSTLY_EMPTY = 2  # times what is held: such a table is given back
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """A DynamicLayer; to change it in another way than by these methods costs one copy."""
+    """A DynamicLayer; keys or values that others have replaced cost new tables at the next step."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -27,7 +27,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         super().__init__(*given, **options)
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
         self._left = 0  # the tables' column where the window begins
-        self._shown: torch.Tensor | None = None
+        self._shown: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def rows(self) -> int:
@@ -56,41 +56,46 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self._reserve(rows + more, wider, 0)
         self._left -= wider
         self._show(rows + more, self.width + wider)
-        for mine, theirs in zip(self._held(), (other.keys, other.values), strict=True):
+        for mine, theirs in zip(self._windows(), (other.keys, other.values), strict=True):
             mine[:rows, :, :wider] = 0  # padding is masked, and must be numbers for that
             mine[rows:, :, : self.width - width] = 0
             mine[rows:, :, self.width - width :] = theirs
 
     def keep(self, order: Sequence[int]) -> None:
-        """Let only these rows stay; a row moves only where `order` puts it elsewhere."""
-        moved = [(seat, row) for seat, row in enumerate(order) if seat != row]
-        if not self._housed() or not _swaps(moved, len(order)):
-            self.batch_select_indices(torch.tensor(order, device=self.keys.device))
-            return
-        if moved:
-            seats, rows = (list(x) for x in zip(*moved, strict=True))
-            for states in self._held():
-                states[seats] = states[rows]
-        self._show(len(order), self.width)
+        """Let only these rows stay; one that changes its seat comes from behind all that stay."""
+        for seat, row in enumerate(order):
+            if seat != row:
+                for states in self._windows():
+                    states[seat] = states[row]
+        self._narrow(len(order), 0)
 
     def trim_left(self, columns: int) -> None:
         """Forget the first columns."""
+        self._narrow(self.rows, columns)
+
+    def _narrow(self, rows: int, columns: int) -> None:
+        """Hold the first rows, without the first columns, and no table that is mostly empty."""
         if self._housed():
             self._left += columns
-            self._show(self.rows, self.width - columns)
+            self._show(rows, self.width - columns)
         else:
-            self.keys, self.values = self.keys[:, :, columns:], self.values[:, :, columns:]
+            self.keys, self.values = (x[:rows, :, columns:] for x in self._windows())
+        column = self.keys[:, :, :1].nbytes
+        held = self.keys.untyped_storage().nbytes()
+        if held > _MOSTLY_EMPTY * (self.keys.nbytes + _COLUMNS * column):
+            self.keys, self.values = (x.clone() for x in self._windows())
+            self._tables = self._shown = None
 
     def _housed(self) -> bool:
         """Whether keys and values still are the windows that were shown last."""
-        return self._tables is not None and self.keys is self._shown
+        shown = self._shown
+        return shown is not None and self.keys is shown[0] and self.values is shown[1]
 
     def _show(self, rows: int, width: int) -> None:
         assert self._tables is not None
         keys, values = self._tables
         part = (slice(rows), slice(None), slice(self._left, self._left + width))
-        self.keys = self._shown = keys[part]
-        self.values = values[part]
+        self.keys, self.values = self._shown = keys[part], values[part]
 
     def _reserve(self, rows: int, left: int, right: int) -> None:
         """Have tables with room for so many rows, and for so many columns beside mine."""
@@ -99,18 +104,14 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
             there, _, columns, _ = self._tables[0].shape
             if rows <= there and left <= self._left and self._left + need <= columns:
                 return
-        seats = rows + rows // _SPARE if rows > self.rows else rows
         columns = left + need + max(_COLUMNS, need // _SPARE)
-        keys, values = (x.new_empty((seats, x.shape[1], columns, x.shape[3])) for x in self._held())
-        mine, old = (self.rows, self.width), self._held()
+        keys, values = (
+            x.new_empty((rows, x.shape[1], columns, x.shape[3])) for x in self._windows()
+        )
+        mine, old = (self.rows, self.width), self._windows()
         self._tables, self._left = (keys, values), left
         self._show(*mine)
         self.keys[:], self.values[:] = old
 
-    def _held(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _windows(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.keys, self.values
-
-
-def _swaps(moved: Sequence[tuple[int, int]], count: int) -> bool:
-    """Whether each row that moves comes from behind the seats that stay."""
-    return all(row >= count for _, row in moved)

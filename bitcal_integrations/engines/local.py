@@ -209,7 +209,7 @@ class _Worker:
             self._deliver()
             self._room.good_turn()
         except Exception as err:
-            self._recover(err)
+            self._recover(err, alone=len(self._jobs) == 1)
 
     def _deliver(self) -> None:
         """Send what the rows have gained; let the finished ones go."""
@@ -226,9 +226,12 @@ class _Worker:
                 self._waiting = deque(job for job in self._waiting if not job.cancelled)
         for job in gone:
             job.row.cancel()
-        self._batch.remove([job.row for job in gone])
-        for job in gone:
             self._jobs.pop(id(job.row), None)
+        try:
+            self._batch.remove([job.row for job in gone])
+        except Exception as err:
+            self._recover(err, alone=False)
+        for job in gone:
             job.end()
 
     def _let_in(self) -> list[Job]:
@@ -245,8 +248,11 @@ class _Worker:
         self._largest = max(self._largest, len(self._jobs))
         return arrivals
 
-    def _recover(self, err: Exception) -> None:
-        """After a failed forward: a smaller batch if memory ran out, else each row by itself."""
+    def _recover(self, err: Exception, alone: bool) -> None:
+        """After a failed forward: a smaller batch if memory ran out, else each row by itself.
+
+        A job that was alone in it fails.
+        """
         traceback.clear_frames(err.__traceback__)  # they hold the cache and the activations
         self._batch.evict()
         _memory.release(self._net.device)
@@ -254,7 +260,7 @@ class _Worker:
         jobs = list(self._jobs.values())
         self._jobs.clear()
         memory = _memory.is_out_of_memory(err)
-        if len(jobs) == 1:
+        if alone and jobs:
             jobs[0].fail(_out_of_memory(err, jobs[0].row) if memory else _model_failed(err))
             return
         if self._net.encoder_decoder:  # its rows cannot go on where they were

@@ -9,6 +9,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from bitcal_integrations.decode._roomy import RoomyLayer
+from bitcal_integrations.decode.batch import _order
 
 HEADS, KEY, VALUE = 2, 4, 3  # keys and values of different sizes, as some models have them
 
@@ -57,8 +58,8 @@ def test_any_course_of_steps_gives_what_copying_gives(seed: int) -> None:
                 one, two = getattr(plain, name), getattr(same, name)
                 setattr(plain, name, torch.cat([padded(one, -gap), padded(two, gap)]))
         elif act == "leave" and rows > 1:
-            order = choose.sample(range(rows), choose.randint(1, rows - 1))
-            order = choose.choice((order, sorted(order)))
+            stay = [choose.random() < 0.6 for _ in range(rows - 1)]
+            order = _order([*stay, True])
             mine.keep(order)
             plain.batch_select_indices(torch.tensor(order))
         elif act in ("trim", "crop") and width > 2:
@@ -89,6 +90,35 @@ def test_a_step_and_a_row_that_leaves_copy_nothing_else() -> None:
     assert mine.keys.data_ptr() == place
     assert mine.keys.shape == (3, HEADS, 29, KEY)
     torch.testing.assert_close(mine.keys[1, :, :21], plain.keys[3])
+
+
+def held(layer: RoomyLayer) -> int:
+    return sum(t.untyped_storage().nbytes() for t in (layer.keys, layer.values))
+
+
+@torch.no_grad()
+def test_memory_goes_with_the_rows_that_needed_it() -> None:
+    """One short row stays behind many long ones, which left at once."""
+    dice = torch.Generator().manual_seed(0)
+    mine, _ = filled(16, 400, dice)
+    mine.update(*states(16, 1, dice))
+    assert held(mine) <= 1.07 * mine.keys[0, 0].numel() / KEY * 16 * HEADS * (KEY + VALUE) * 4
+    mine.keep([15])
+    mine.trim_left(393)
+    kept = mine.keys.clone()
+    assert held(mine) == 8 * HEADS * (KEY + VALUE) * 4
+    mine.update(*states(1, 1, dice))
+    assert torch.equal(mine.keys[:, :, :8], kept)
+
+
+@torch.no_grad()
+def test_values_that_were_replaced_alone_are_kept() -> None:
+    dice = torch.Generator().manual_seed(0)
+    mine, _ = filled(2, 6, dice)
+    mine.update(*states(2, 1, dice))
+    mine.values = mine.values * 5
+    wanted = mine.values.clone()
+    assert torch.equal(mine.update(*states(2, 1, dice))[1][:, :, :7], wanted)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from engine_help import assert_same, failing, generations, submit
@@ -150,3 +152,53 @@ def test_an_error_does_not_keep_what_the_failed_forward_held(
     (result,) = collect(engine, [make_request("a")])
     assert "broken kernel" in str(result)
     assert held[0]() is None
+
+
+@pytest.fixture
+def keep_rows_fails_once(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """Memory runs out when rows leave, each time there is an error in this list."""
+    from bitcal_integrations.decode import cache
+
+    failures: list[Exception] = []
+    original = cache.keep_rows
+
+    def keep_rows(*args: Any) -> None:
+        if failures:
+            raise failures.pop()
+        original(*args)
+
+    monkeypatch.setattr(cache, "keep_rows", keep_rows)
+    return failures
+
+
+def test_the_last_one_of_a_batch_is_tried_alone_before_it_fails(
+    net: Net, engine: LocalEngine, keep_rows_fails_once: list[Exception]
+) -> None:
+    requests = [make_request(c, max_new_tokens=n) for c, n in (("a", 4), ("b", 20))]
+    expected = generate(net, requests)
+    keep_rows_fails_once.append(MemoryError())
+    with engine._worker._condition:  # both are there before either runs
+        waits = [submit(engine, request)[1] for request in requests]
+    for events, want in zip(waits, expected, strict=True):
+        while isinstance(event := events.get(timeout=30), Step):
+            pass
+        assert isinstance(event, Outcome), event
+        assert_same(event.generation, want, 1e-4)
+    assert not keep_rows_fails_once
+
+
+def test_memory_that_runs_out_when_a_request_is_cancelled_fails_no_other(
+    net: Net, engine: LocalEngine, keep_rows_fails_once: list[Exception]
+) -> None:
+    requests = [make_request(c, max_new_tokens=n) for c, n in (("a", 400), ("b", 60))]
+    expected = generate(net, requests[1:])
+    (first, one), (_, two) = (submit(engine, request) for request in requests)
+    assert isinstance(one.get(timeout=30), Step)
+    assert isinstance(two.get(timeout=30), Step)
+    keep_rows_fails_once.append(MemoryError())
+    first.cancel()
+    while isinstance(event := two.get(timeout=30), Step):
+        pass
+    assert isinstance(event, Outcome)
+    assert_same(event.generation, expected[0], 1e-4)
+    assert not engine.closed
