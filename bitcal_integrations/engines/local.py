@@ -261,12 +261,12 @@ class _Worker:
         self._jobs.clear()
         memory = _memory.is_out_of_memory(err)
         if alone and jobs:
-            jobs[0].fail(_out_of_memory(err, jobs[0].row) if memory else _model_failed(err))
+            jobs[0].fail(_memory.out_of_memory(err, jobs[0].row) if memory else _model_failed(err))
             return
         if self._net.encoder_decoder:  # its rows cannot go on where they were
             for job in [job for job in jobs if job.row.steps]:
                 jobs.remove(job)
-                job.fail(_out_of_memory(err, job.row) if memory else _model_failed(err))
+                job.fail(_memory.out_of_memory(err, job.row) if memory else _model_failed(err))
         if memory and jobs:
             logger.warning("out of memory with %d rows", len(jobs))
             self._room.shrink(jobs)
@@ -280,15 +280,6 @@ class _Worker:
 
 def _model_failed(err: Exception) -> EngineError:
     failure = EngineError(f"the model failed while generating: {type(err).__name__}: {err}")
-    failure.__cause__ = err
-    return failure
-
-
-def _out_of_memory(err: Exception, row: Row) -> OutOfMemory:
-    failure = OutOfMemory(
-        f"memory ran out with this request alone ({row.prompt_tokens} prompt tokens, "
-        f"{row.new_tokens} of {row.limit} new tokens)"
-    )
     failure.__cause__ = err
     return failure
 

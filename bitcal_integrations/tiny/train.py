@@ -98,7 +98,8 @@ class Run:
             losses = self._step(feed)
             now = time.monotonic()
             # A longer step was a pause of the whole process, which is no training.
-            self.state.elapsed = self._agreed(self.state.elapsed + min(now - before, LONGEST_STEP))
+            elapsed = self.state.elapsed + min(now - before, LONGEST_STEP)
+            self.state.elapsed = self._together([elapsed], dist.ReduceOp.MAX)[0]
             before = now
             if self.worker:
                 continue
@@ -114,13 +115,8 @@ class Run:
             self.evaluate(losses)
             self.save()
 
-    def _agreed(self, seconds: float) -> float:
-        """The time that all workers go by: the slowest one's."""
-        return float(self._together([seconds], dist.ReduceOp.MAX)[0])
-
     def _together(self, numbers: list[float], how: Any) -> list[float]:
-        """What the numbers of all workers come to. They must agree on how far the run is: rates
-        and its end hang on that."""
+        """What all workers' numbers come to: the rates and the end of a run hang on them."""
         if self.workers == 1:
             return numbers
         agreed = torch.tensor(numbers, dtype=torch.float64)
