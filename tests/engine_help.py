@@ -65,6 +65,7 @@ class Gate:
     def __init__(self, net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.opened = threading.Event(), threading.Event()
         self.forwards = 0
+        assert net.kv_bytes_per_token  # is measured by a forward, once: not by one that waits
         forward = net._forward
 
         def patched(*args, **kwargs):
