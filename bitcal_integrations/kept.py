@@ -68,7 +68,7 @@ def kept_in(path: str | os.PathLike[str] | None, header: dict[str, Any]) -> Iter
     if path is None:
         yield Store(None, {})
         return
-    with _opened(Path(path), "a+b") as file:
+    with opened(Path(path), "a+b") as file:
         data = file.read()
         if data:
             kept = _whole(file, Path(path), data)
@@ -88,18 +88,18 @@ def add_verdicts(
 
     The last row of an id is the one that counts. Nobody else writes to the file meanwhile.
     """
-    with _opened(Path(path), "r+b") as file:
+    with opened(Path(path), "r+b") as file:
         kept = _whole(file, Path(path), file.read())
         yield kept, Store(file, {}).add
 
 
 @contextmanager
-def _opened(path: Path, mode: str) -> Iterator[IO[bytes]]:
+def opened(path: Path, mode: str, what: str = "answers") -> Iterator[IO[bytes]]:
     """The file at its start, locked."""
     try:
         file: IO[bytes] = open(path, mode)  # noqa: SIM115
     except OSError as err:
-        raise CalibrationError(f"answers cannot be kept in {str(path)!r}: {err.strerror}") from err
+        raise CalibrationError(f"{what} cannot be kept in {str(path)!r}: {err.strerror}") from err
     with file:
         lock(file, path)
         file.seek(0)

@@ -21,7 +21,7 @@ from bitcal_integrations.decide.stop import LoggedRun
 from bitcal_integrations.errors import CalibrationError
 from bitcal_integrations.features import parts_for
 from bitcal_integrations.grading import name_of
-from bitcal_integrations.kept import lock
+from bitcal_integrations.kept import opened
 
 FORMAT, VERSION = "bitcal-stop-runs", 1
 GZIP = 31  # zlib's word for a gzip header and any window
@@ -91,7 +91,7 @@ def kept_runs(path: str | os.PathLike[str] | None, header: Mapping[str, Any]) ->
     if path is None:
         yield RunStore(None, {})
         return
-    with _opened(Path(path)) as file:
+    with opened(Path(path), "a+b", "runs") as file:
         whole, text = _whole(file.read(), file.name)
         rows = _rows(Path(path), text, header) if text else {}
         file.truncate(whole)
@@ -113,18 +113,6 @@ def read_runs(path: str | os.PathLike[str]) -> list[LoggedRun]:
     except OSError as err:
         raise CalibrationError(f"the runs {os.fspath(path)!r} cannot be read: {err}") from err
     return [row.run for row in _parsed(Path(path), text)[1]]
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        file: IO[bytes] = open(path, "a+b")  # noqa: SIM115
-    except OSError as err:
-        raise CalibrationError(f"runs cannot be kept in {str(path)!r}: {err.strerror}") from err
-    with file:
-        lock(file, path)
-        file.seek(0)
-        yield file
 
 
 def _whole(data: bytes, name: str) -> tuple[int, str]:
