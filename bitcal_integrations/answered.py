@@ -17,7 +17,7 @@ from typing import Any
 
 from bitcal_integrations.assess import Assessor
 from bitcal_integrations.canary import answer_of
-from bitcal_integrations.dataset import ANSWERS_FORMAT, Example, is_marked
+from bitcal_integrations.dataset import ANSWERS_FORMAT, Example
 from bitcal_integrations.decide._stop_asked import as_asked, plan_of
 from bitcal_integrations.engines._layers import tuned_in
 from bitcal_integrations.errors import BadRequest, CalibrationError, EngineClosed
@@ -25,6 +25,7 @@ from bitcal_integrations.features import NO_PROFILE, PROBE, TUNED, Schema, parts
 from bitcal_integrations.grading import as_grader, as_parser, check_gold, name_of
 from bitcal_integrations.kept import add_verdicts, kept_in, read_answers, read_kept, state_needed
 from bitcal_integrations.request import OPTIONS
+from bitcal_integrations.seen import is_marked
 from bitcal_integrations.signals._probe import written
 from bitcal_integrations.types import (
     Confidence,

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ PROMPT_KEYS = ("prompt", "question", "messages", "input")
 GOLD_KEYS = ("gold", "answer", "answers", "label", "target")
 ID_KEYS, GROUP_KEYS = ("id",), ("group", "group_id")
 PARTS = ("fit", "certify", "report")
-MOST_MARKS, MARK = 20_000, 4  # prompts that are told apart afterwards, bytes for each
 ANSWERS_FORMAT = "bitcal-answers"  # in the first line of a file of kept answers
 
 
@@ -154,35 +151,6 @@ def prompt_digest(prompt: Prompt) -> str:
     """Sixteen hexadecimal digits that stand for a prompt: an example's id where it has none."""
     text = json.dumps(prompt, sort_keys=True, default=str)
     return sha256(text.encode()).hexdigest()[:16]
-
-
-def marks_of(prompts: Iterable[Prompt]) -> str:
-    """Prompts as four bytes each, by which `is_marked` knows them again; empty for too many.
-
-    >>> marks = marks_of(["Is 1 even?", "Is 2 even?"])
-    >>> len(marks), is_marked("Is 2 even?", marks), is_marked("Is 3 even?", marks)
-    (12, True, False)
-    """
-    return _written({bytes.fromhex(prompt_digest(prompt))[:MARK] for prompt in prompts})
-
-
-def marks_together(*marks: str) -> str:
-    """The marks of all these prompts."""
-    return _written(frozenset[bytes]().union(*map(_marks, marks)))
-
-
-def _written(marks: Collection[bytes]) -> str:
-    return b64encode(b"".join(sorted(marks))).decode() if len(marks) <= MOST_MARKS else ""
-
-
-def is_marked(prompt: Prompt, marks: str) -> bool:
-    return bytes.fromhex(prompt_digest(prompt))[:MARK] in _marks(marks)
-
-
-@lru_cache(maxsize=16)
-def _marks(text: str) -> frozenset[bytes]:
-    data = b64decode(text)
-    return frozenset(data[at : at + MARK] for at in range(0, len(data), MARK))
 
 
 def _example(row: Mapping[str, Any], group_id: Any, by: Sequence[str], rule: _Rule) -> Example:

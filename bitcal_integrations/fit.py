@@ -16,7 +16,7 @@ import numpy as np
 
 from bitcal_integrations.answered import Asking, Progress, answer_all, comparable
 from bitcal_integrations.canary import CANARIES, Canary
-from bitcal_integrations.dataset import Example, marks_of, read_examples, split
+from bitcal_integrations.dataset import Example, read_examples, split
 from bitcal_integrations.errors import BadRequest
 from bitcal_integrations.features import Schema, make_schema, parts_for
 from bitcal_integrations.fitted import (
@@ -29,6 +29,7 @@ from bitcal_integrations.fitted import (
 )
 from bitcal_integrations.kept import judged_ids
 from bitcal_integrations.profile import Profile, TaskProfile, decoding_of, differing
+from bitcal_integrations.seen import marked
 from bitcal_integrations.types import Labelled
 
 FLIP_EXAMPLES, FLIP_BATCH = 64, 16
@@ -195,7 +196,7 @@ def profile_of(
         counts=fitted.counts,
         scores=fitted.scores,
         flips=flips(model, rows, schema, fitted, asking),
-        seen=_seen(rows),
+        seen=marked((r.part, r.prompt) for r in rows if r.correct is not None),
     )
     return Profile(
         parts=parts_for(model.fingerprint_parts, schema),
@@ -204,13 +205,6 @@ def profile_of(
         canaries=canaries_of(rows, task, request.max_new_tokens),
         made_with=_versions(),
     )
-
-
-def _seen(rows: Sequence[Labelled]) -> dict[str, str]:
-    """Marks of the judged prompts of the parts that a report must leave out."""
-    parts = ("fit", "certify")
-    judged = {p: [r.prompt for r in rows if r.part == p and r.correct is not None] for p in parts}
-    return {part: marks_of(prompts) for part, prompts in judged.items() if prompts}
 
 
 def flips(

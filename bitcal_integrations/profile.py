@@ -20,11 +20,11 @@ from typing import Any
 
 from bitcal_integrations import calibrators
 from bitcal_integrations.canary import CANARIES, Canary, Check, answer_of, by_options, judge
-from bitcal_integrations.dataset import is_marked
 from bitcal_integrations.decide import Certificate, StopCertificate
 from bitcal_integrations.errors import ProfileError
 from bitcal_integrations.features import Schema, parts_for
 from bitcal_integrations.grading import Absent, name_of
+from bitcal_integrations.seen import is_marked, part_of, probed
 from bitcal_integrations.types import Prompt, Record, Request
 
 FORMAT, VERSION = "bitcal-profile", 1
@@ -105,7 +105,11 @@ class TaskProfile:
 
     def part_of(self, prompt: Prompt) -> str:
         """The part that a prompt was in: fit or certify, else report, as all that is new."""
-        return next((p for p, marks in self.seen.items() if is_marked(prompt, marks)), "report")
+        return part_of(prompt, self.seen)
+
+    def told(self, prompt: Prompt) -> bool:
+        """Whether the probe of this task, if it has one, was fitted on the answer to a prompt."""
+        return self.schema.probe is not None and is_marked(prompt, probed(self.seen))
 
     @property
     def claim(self) -> str:
@@ -136,17 +140,15 @@ class TaskProfile:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TaskProfile:
-        return cls(
-            **{
-                **data,
-                "parser": Absent.of("parser", data["parser"]),
-                "grader": Absent.of("grader", data["grader"]),
-                "schema": Schema.from_dict(data["schema"]),
-                "calibrator": calibrators.from_dict(data["calibrator"]),
-                "certificates": tuple(Certificate.from_dict(c) for c in data["certificates"]),
-                "stops": tuple(StopCertificate.from_dict(c) for c in data.get("stops", ())),
-            }
-        )
+        read = {
+            "parser": Absent.of("parser", data["parser"]),
+            "grader": Absent.of("grader", data["grader"]),
+            "schema": Schema.from_dict(data["schema"]),
+            "calibrator": calibrators.from_dict(data["calibrator"]),
+            "certificates": tuple(Certificate.from_dict(c) for c in data["certificates"]),
+            "stops": tuple(StopCertificate.from_dict(c) for c in data.get("stops", ())),
+        }
+        return cls(**{**data, **read})
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,7 @@ class Profile:
 
     def with_tasks(self, other: Profile) -> Profile:
         """Both profiles' tasks, of the same model; the other's win where names are equal."""
-        difference = differing(other.parts, self.parts) and differing(self.parts, other.parts)
-        if difference:
+        if difference := differing(other.parts, self.parts) and differing(self.parts, other.parts):
             raise ProfileError(f"profiles of two models cannot be joined: {difference}")
         kept = [c for c in self.canaries if c.task not in other.tasks]
         each = CANARIES // (len({c.task for c in kept}) + len(other.tasks)) or 1
@@ -210,9 +211,8 @@ class Profile:
         canaries += list(other.canaries)[: CANARIES - len(canaries)]
         tasks = {**self.tasks, **other.tasks}
         parts = parts_for({**other.parts, **self.parts}, *(t.schema for t in tasks.values()))
-        return replace(
-            self, tasks=tasks, parts=parts, canaries=tuple(canaries), made_with=other.made_with
-        )
+        joined = replace(self, tasks=tasks, parts=parts, canaries=tuple(canaries))
+        return replace(joined, made_with=other.made_with)
 
     def check(self, model: Any) -> Check:
         """Replay the canaries on a model: same, shifted, or void (nothing measured holds)."""

@@ -25,8 +25,6 @@ from bitcal_integrations.calibrators import adapt, transfer
 from bitcal_integrations.dataset import (
     PARTS,
     Example,
-    is_marked,
-    marks_together,
     read_examples,
     split,
 )
@@ -46,6 +44,7 @@ from bitcal_integrations.fitted import (
 from bitcal_integrations.grading import as_grader
 from bitcal_integrations.kept import judged_ids, read_kept
 from bitcal_integrations.profile import Profile, TaskProfile, differing
+from bitcal_integrations.seen import CERTIFY, FIT, with_labels
 from bitcal_integrations.types import Labelled
 
 SURE = 3.29  # standard errors: p < .001
@@ -156,8 +155,7 @@ def _check_probe(schema: Schema) -> None:
 
 def _check_unseen(one: TaskProfile, asked: Sequence[Example]) -> None:
     """Refuse what a probe was fitted on: it knows more of these answers than of any other."""
-    marks = one.seen.get("fit", "") if one.schema.probe is not None else ""
-    if known := [e for e in asked if is_marked(e.prompt, marks)]:
+    if known := [e for e in asked if one.told(e.prompt)]:
         raise CalibrationError(
             f"the feature {PROBE!r} was fitted on {len(known)} of these {len(asked)} examples, the "
             f"first of them {known[0].id!r}: what it says of them it has been told",
@@ -285,6 +283,7 @@ def _carried(
     origin = profile.fingerprint if other else old.transferred_from
     one = replace(new.task(name), transferred_from=origin)
     if not other:  # the shape of the calibrator, and a probe, come from what the old one has seen
-        fit = marks_together(*(seen.get("fit", "") for seen in (old.seen, one.seen)))
-        one = replace(one, seen={**one.seen, "fit": fit})
+        learned = {part: marks for part, marks in old.seen.items() if part != CERTIFY}
+        probe, fit = old.schema.probe is not None, one.seen.get(FIT, "")
+        one = replace(one, seen={**one.seen, **with_labels(learned, fit, probe)})
     return replace(new, tasks={name: one})

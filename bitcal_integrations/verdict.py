@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 from bitcal_integrations.answered import Asking, Progress, answer_all
 from bitcal_integrations.asker import SWAPPING
 from bitcal_integrations.assess import Assessor
-from bitcal_integrations.dataset import Example, marks_of, read_examples, split
+from bitcal_integrations.dataset import Example, read_examples, split
 from bitcal_integrations.errors import BadRequest, CalibrationError, PromptTooLong
 from bitcal_integrations.fit import answered, schema_of, unprofiled
 from bitcal_integrations.kept import judged_ids
 from bitcal_integrations.model import fingerprint_parts, with_verdict
 from bitcal_integrations.profile import differing
 from bitcal_integrations.request import SoftRequest
+from bitcal_integrations.seen import marks_of
 from bitcal_integrations.signals import p_true_tuned
 from bitcal_integrations.types import Answer, Generation, Labelled
 

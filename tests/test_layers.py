@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LAYERS = (
     ("compat", "errors", "lazy", "options", "request", "types", "tiny/assets"),
     ("registry", "metrics", "grading", "dataset", "canary", "toolcalls"),
-    ("signals", "kept", "gate", "paired"),
+    ("signals", "kept", "gate", "paired", "seen"),
     ("features", "calibrators"),
     ("decide",),
     ("quantize", "decode"),

@@ -13,13 +13,13 @@ import pytest
 from probe_help import ASKED, EXAMPLES, FRESH, HOW, WITH_PROBE, made
 
 from bitcal_integrations.answered import read_answers
-from bitcal_integrations.dataset import is_marked
 from bitcal_integrations.errors import BadRequest, BitcalError, CalibrationError
 from bitcal_integrations.features import PROBE, make_schema
 from bitcal_integrations.fit import evaluate, fit_profile
 from bitcal_integrations.model import CalibratedModel
 from bitcal_integrations.profile import Profile
 from bitcal_integrations.recalibrate import adapt_profile, transfer_profile
+from bitcal_integrations.seen import is_marked
 from bitcal_integrations.testing.toy import ToyModel
 
 FEW = EXAMPLES[:160]

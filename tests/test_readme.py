@@ -25,7 +25,7 @@ PACKAGE = "bitcal_integrations"
 STAGES = (
     "__init__ __main__ lazy request types errors compat registry grading metrics quantize decode "
     "engines signals features calibrators gate paired decide canary profile assess budget asker "
-    "toolcalls model shared voting dataset kept kept_runs answered fitted fit recalibrate "
+    "toolcalls model shared voting dataset seen kept kept_runs answered fitted fit recalibrate "
     "stopping studied study repair recovery bits verdict chains langchain llama_index monitor "
     "report testing tiny bench cli"
 ).split()

@@ -16,7 +16,6 @@ import numpy as np
 
 from bitcal_integrations.calibrators import adapt, fit_calibrator
 from bitcal_integrations.calibrators._shift import Reference
-from bitcal_integrations.dataset import marks_of, marks_together
 from bitcal_integrations.errors import CalibrationError
 from bitcal_integrations.metrics import group_numbers
 from bitcal_integrations.monitor._held_out import (
@@ -33,6 +32,7 @@ from bitcal_integrations.monitor._void import nothing_promised
 from bitcal_integrations.monitor.drift import same_task
 from bitcal_integrations.monitor.labels import representative
 from bitcal_integrations.profile import Profile, TaskProfile
+from bitcal_integrations.seen import marks_of, with_labels
 from bitcal_integrations.types import Record
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def refit_profile(
 
     `method` is a calibrator, "adapt" for an offset on the old one, which a few labels are enough
     for, or "auto": the better of the offset and a calibrator of the labels' own. Labels that users
-    gave of their own accord are left out unless `all_labels`. Calibrators take no weights: where
+    gave of their own accord are left out unless `all_labels`, and answers that the profile's probe
+    was fitted on always. Calibrators take no weights: where
     answers were chosen by their confidence alone, those of one confidence are right as often as
     all others of it, so that the fit needs none; the comparison is weighed. Prompts of a store
     without texts cannot be marked as used, so keep what is certified on apart yourself.
@@ -162,7 +163,7 @@ def labelled_rows(
         if whole and row.finish not in STOPPED:
             traffic.append(x)
             del traffic[:-MOST_TRAFFIC]
-        why = unusable(row, whole, all_labels)
+        why = unusable(row, whole, one, all_labels)
         if why is None:
             taken.append((row, x))
         elif why:
@@ -202,8 +203,13 @@ def chance(row: StoredRecord) -> float:
     return row.pick.probability if row.pick else 1.0
 
 
-def unusable(row: StoredRecord, whole: bool, all_labels: bool) -> str | None:
-    """Why a label cannot be used; None where it can, empty where there is none."""
+def unusable(
+    row: StoredRecord, whole: bool, one: TaskProfile | None, all_labels: bool
+) -> str | None:
+    """Why a label cannot be used; None where it can, empty where there is none.
+
+    `one` is the task of the profile that the answer has its confidence from.
+    """
     if row.correct is None:
         return ""
     if row.finish in STOPPED:
@@ -212,6 +218,8 @@ def unusable(row: StoredRecord, whole: bool, all_labels: bool) -> str | None:
         return "of answers without all features"
     if row.correct == 0.5:
         return "that say neither right nor wrong"
+    if one is not None and one.told(row.record.request.prompt):
+        return "of answers that the profile's probe was fitted on"
     if not all_labels and not representative(row):
         return "given by users of their own accord"
     return None
@@ -277,13 +285,13 @@ def _renewed(
         },
         flips={"threshold": 0.5, "n": 0, "changed": 0, "batch": 1},
         transferred_from=one.transferred_from if calibrator.transferred else None,
-        seen={**one.seen, "fit": _marks(one, rows)},
+        seen=_seen(one, rows),
         **nothing_promised(one),
     )  # fmt: skip
     return replace(profile, tasks={**profile.tasks, name: new})
 
 
-def _marks(one: TaskProfile, rows: Labelled) -> str:
+def _seen(one: TaskProfile, rows: Labelled) -> dict[str, str]:
     """The prompts that a report must leave out: those of the old fit and these."""
     mine = marks_of([r.request.prompt for r in rows.records])
-    return marks_together(one.seen.get("fit", ""), mine)
+    return with_labels(one.seen, mine, probe=one.schema.probe is not None)

@@ -25,7 +25,7 @@ from bitcal_integrations.monitor.refit import (
     unusable,
     verdict,
 )
-from bitcal_integrations.profile import Profile
+from bitcal_integrations.profile import Profile, TaskProfile
 
 if TYPE_CHECKING:
     from bitcal_integrations.monitor.store import Store, StoredRecord
@@ -75,8 +75,8 @@ def _labelled(
     """What is known of the labelled answers that have a confidence."""
     told, rows, lost = [], [], Counter[str]()
     for row in store.records(since=since, until=until, labelled=True):
-        here = _told(row, profile)
-        why = unusable(row, not math.isnan(here.confidence), all_labels)
+        one, here = _told(row, profile)
+        why = unusable(row, not math.isnan(here.confidence), one, all_labels)
         if why is None:
             told.append(here)
             rows.append(row)
@@ -85,18 +85,26 @@ def _labelled(
     return told, rows, lost
 
 
-def _told(row: StoredRecord, profile: Profile) -> Told:
-    """With the confidence that the profile says, even where a history model said another one."""
-    record, task = row.record, row.task
-    if row.profile != profile.fingerprint:
-        return told_of(record.request, record.text, record.confidence, task)
+def _told(row: StoredRecord, profile: Profile) -> tuple[TaskProfile | None, Told]:
+    """The task of the profile, if the answer is of one, and what is known of the answer.
+
+    With the confidence that the profile says, even where a history model said another one.
+    """
+    record = row.record
+    name = _name_of(row, profile)
+    here = told_of(record.request, record.text, record.confidence, name or row.task)
+    if name is None:
+        return None, here
+    one = profile.task(name)
+    p = float(one.calibrator(one.schema.vector(here.signals)[None])[0])
+    return one, replace(here, confidence=p)
+
+
+def _name_of(row: StoredRecord, profile: Profile) -> str | None:
     try:
-        task = profile.name_of(task)
+        return profile.name_of(row.task) if row.profile == profile.fingerprint else None
     except ProfileError:
-        return told_of(record.request, record.text, record.confidence, task)
-    here = told_of(record.request, record.text, record.confidence, task)
-    one = profile.task(task)
-    return replace(here, confidence=float(one.calibrator(one.schema.vector(here.signals)[None])[0]))
+        return None
 
 
 def _common(told: list[Told], profile: Profile) -> tuple[str, ...]:
