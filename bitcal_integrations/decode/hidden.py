@@ -119,6 +119,11 @@ def reading(net: Net, seats: Sequence[Row]) -> Iterator[Last]:
 def _keep(last: Last, layer: int) -> Callable[[Any, Any, Any], None]:
     def hook(_module: Any, _given: Any, out: Any) -> None:
         states = out[0] if isinstance(out, tuple) else out
+        if states.ndim != 3:
+            raise BadRequest(
+                f"the hidden states of this model cannot be read: layer {layer} gives a tensor of "
+                f"the shape {tuple(states.shape)}, and rows, tokens and numbers are needed"
+            )
         last[layer] = states[:, -1].detach().to("cpu", torch.float32).numpy()
 
     return hook

@@ -24,6 +24,8 @@ from bitcal_integrations.engines._job import Job
 from bitcal_integrations.engines._room import Room
 from bitcal_integrations.engines._ticket import Listener
 from bitcal_integrations.errors import (
+    BadRequest,
+    BitcalError,
     EngineClosed,
     EngineError,
     ForkedProcess,
@@ -278,7 +280,9 @@ class _Worker:
             self._waiting.extendleft(reversed(jobs))
 
 
-def _model_failed(err: Exception) -> EngineError:
+def _model_failed(err: Exception) -> BitcalError:
+    if isinstance(err, BadRequest):
+        return err
     failure = EngineError(f"the model failed while generating: {type(err).__name__}: {err}")
     failure.__cause__ = err
     return failure

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
 import torch
 from engine_help import assert_same, failing, generations, submit
+from families import tiny_tokenizer
+from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
 
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.run import generate
 from bitcal_integrations.engines import _memory
 from bitcal_integrations.engines._ticket import Outcome, collect, stream
 from bitcal_integrations.engines.local import LocalEngine
-from bitcal_integrations.errors import (
-    EngineError,
-    OutOfMemory,
-)
+from bitcal_integrations.errors import BadRequest, EngineError, OutOfMemory
 from bitcal_integrations.types import Step, make_request
 
 
@@ -32,6 +32,22 @@ def test_one_poisoned_request_does_not_fail_its_batch(
     assert "IndexError: poison" in str(bad)
     for got, want in zip(generations([good, also]), expected, strict=True):
         assert_same(got, want, 1e-4)
+
+
+def test_hidden_states_of_several_streams_are_refused_and_other_rows_go_on() -> None:
+    config = Gemma3nTextConfig(
+        vocab_size=384, vocab_size_per_layer_input=384, hidden_size=64, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+        hidden_size_per_layer_input=8, altup_num_inputs=2, num_kv_shared_layers=0, laurel_rank=8,
+        activation_sparsity_pattern=[0.0] * 2, layer_types=["full_attention"] * 2,
+    )  # fmt: skip
+    net = Net(Gemma3nForCausalLM(config).eval(), tiny_tokenizer())
+    asked = [make_request("Hi", max_new_tokens=3, hidden_layer=layer) for layer in (1, None)]
+    with closing(LocalEngine(net)) as engine:
+        refused, answer = collect(engine, asked)
+    assert isinstance(refused, BadRequest)
+    assert "layer 1 gives a tensor of the shape (2, 1, " in str(refused)
+    assert len(generations([answer])[0].steps) == 3
 
 
 @pytest.mark.parametrize(
