@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,11 +157,32 @@ def summary(name: str, profile: Profile, found: dict[str, Any]) -> str:
 
 
 def write(folder: Path, found: dict[str, Any]) -> None:
-    """The card and its numbers, beside the weights."""
+    """The card and its numbers, beside the weights; what low_bits.py measured on these stays."""
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    low_bits = read_metrics(folder).get("low_bits", {})
+    if low_bits.get("weights") == digest_of(folder):
+        found = {"low_bits": low_bits, **found}
     (folder / "metrics.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (folder / "MODEL_CARD.md").write_text(render(found, training), encoding="utf-8")
     console.print(f"wrote {folder / 'MODEL_CARD.md'}")
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The numbers that `write` wrote; empty where there are none."""
+    path = folder / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def digest_of(folder: Path) -> str:
+    """Tells the weights of one training from those of another."""
+    path = folder / "model.safetensors"
+    return sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
+
+
+def add_low_bits(folder: Path, note: str, tables: Sequence[str]) -> None:
+    """Put tables on low-bit weights into a card that was written before."""
+    measured = {"weights": digest_of(folder), "note": note, "tables": [f"{t}\n" for t in tables]}
+    write(folder, {**read_metrics(folder), "low_bits": measured})
 
 
 if __name__ == "__main__":

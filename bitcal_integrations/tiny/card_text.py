@@ -47,8 +47,9 @@ def render(metrics: dict[str, Any], training: dict[str, Any]) -> str:
     parts = [INTRODUCTION, _model(training), _data(), _curve(training["curve"]), _scores(metrics)]
     first = next(iter(metrics["results"]))
     parts += [_groups(first, metrics["results"]), _stops(metrics.get("stops", {}))]
+    parts += [_low_bits(metrics.get("low_bits"))]
     parts += [_samples(metrics["samples"])]
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
 
 
 def _model(training: dict[str, Any]) -> str:
@@ -166,6 +167,13 @@ def _stops(stops: dict[str, Any]) -> str:
             shown = figures if one["rule"] else ["-", "-"]
             rows.append([*name.split(), f"{found['right']:.3f}", preset, *losses, *shown])
     return STOPS + _table(header, rows) if rows else ""
+
+
+def _low_bits(measured: dict[str, Any] | None) -> str:
+    """What better weights take back; nothing where that was not measured on these weights."""
+    if measured is None:
+        return ""
+    return "\n".join(["## Low-bit weights\n", measured["note"], "", *measured["tables"]])
 
 
 def _samples(samples: list[dict[str, Any]]) -> str:

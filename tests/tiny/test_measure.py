@@ -13,7 +13,7 @@ from bitcal_integrations.profile import Profile
 from bitcal_integrations.repair import Repair
 from bitcal_integrations.tiny import measure
 from bitcal_integrations.tiny.assets import CARD_FILE, METRICS_FILE, PROFILE_DIR, profile_file
-from bitcal_integrations.tiny.card import SETTINGS, kept, write
+from bitcal_integrations.tiny.card import SETTINGS, add_low_bits, kept, write
 from bitcal_integrations.tiny.measure import Setting
 from bitcal_integrations.tiny.tasks import TASKS
 
@@ -72,6 +72,26 @@ def test_the_card_counts_what_was_measured(measured: tuple[Path, Profile], tmp_p
     card = (tmp_path / "MODEL_CARD.md").read_text("utf-8")
     assert f"| none | float32 | all | 100 | {right / 100:.3f} | calibrated |" in card
     assert json.loads((tmp_path / "metrics.json").read_text())["results"]["none float32"]
+
+
+def test_tables_on_low_bits_stay_in_the_card_as_long_as_the_weights_do(tmp_path: Path) -> None:
+    for name in ("training.json", "metrics.json"):
+        (tmp_path / name).write_bytes((METRICS_FILE.parent / name).read_bytes())
+    weights, card = tmp_path / "model.safetensors", tmp_path / "MODEL_CARD.md"
+    weights.write_bytes(b"one training")
+    add_low_bits(tmp_path, "Measured so.", ["| a |\n| --- |\n| 1 |", "| b |"])
+    assert (
+        "\n## Low-bit weights\n\nMeasured so.\n\n| a |\n| --- |\n| 1 |\n\n| b |\n"
+        in card.read_text()
+    )
+    found = {
+        k: v for k, v in json.loads(METRICS_FILE.read_text("utf-8")).items() if k != "low_bits"
+    }
+    write(tmp_path, found)
+    assert "Measured so." in card.read_text()
+    weights.write_bytes(b"another training")
+    write(tmp_path, found)
+    assert "Measured so." not in card.read_text()
 
 
 @pytest.mark.parametrize("name", SETTINGS)
