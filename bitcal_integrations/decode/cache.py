@@ -37,29 +37,34 @@ def can_join(model: torch.nn.Module) -> tuple[bool, str]:
 
 def keep_rows(cache: DynamicCache, order: Sequence[int]) -> None:
     """Let only these rows stay, in this order."""
-    for layer in cache.layers:
+    for layer in _held(cache):
         layer.keep(order)
 
 
 def drop_last(cache: DynamicCache, row: int, tokens: int) -> None:
     """Forget the last tokens of one row: what it keeps moves right, behind padding."""
-    for layer in cache.layers if tokens else ():
+    for layer in _held(cache) if tokens else ():
         for states in (layer.keys, layer.values):
             states[row, :, tokens:] = states[row, :, :-tokens].clone()
 
 
 def trim_left(cache: DynamicCache, columns: int) -> None:
     """Forget columns that are padding in every row."""
-    for layer in cache.layers if columns else ():
+    for layer in _held(cache) if columns else ():
         layer.trim_left(columns)
 
 
 def join(first: DynamicCache, second: DynamicCache) -> None:
     """Put the rows of the second cache behind those of the first, the shorter padded."""
-    for mine, theirs in zip(first.layers, second.layers, strict=True):
+    for mine, theirs in zip(_held(first), _held(second), strict=True):
         mine.seat(theirs)
 
 
 def bytes_held(cache: DynamicCache) -> int:
     """Bytes of all keys and values."""
-    return sum(x.nbytes for layer in cache.layers for x in (layer.keys, layer.values))
+    return sum(x.nbytes for layer in _held(cache) for x in (layer.keys, layer.values))
+
+
+def _held(cache: DynamicCache) -> list[RoomyLayer]:
+    """The layers that hold something: one that looks at images has nothing to hold for a text."""
+    return [layer for layer in cache.layers if layer.is_initialized]

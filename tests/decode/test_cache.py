@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from families import tiny_tokenizer
+from transformers import MllamaForCausalLM
+from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
 from bitcal_integrations.decode import cache as kv
 from bitcal_integrations.decode.batch import Batch
@@ -11,21 +15,35 @@ from bitcal_integrations.decode.row import Row
 from bitcal_integrations.types import make_request
 
 
-def test_rows_join_and_leave_at_any_time(net: Net) -> None:
+@pytest.fixture(scope="module")
+def of_images() -> Net:
+    """A model with a layer that looks at images, and holds nothing where there is none."""
+    config = MllamaTextConfig(
+        vocab_size=384, hidden_size=64, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, cross_attention_layers=[1], pad_token_id=0,
+        bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return Net(MllamaForCausalLM(config).eval(), tiny_tokenizer())
+
+
+@pytest.mark.parametrize("kind", ["net", "of_images"])
+def test_rows_join_and_leave_at_any_time(kind: str, request: pytest.FixtureRequest) -> None:
+    net = request.getfixturevalue(kind)
     requests = [
         make_request("A rather long prompt to begin with", max_new_tokens=25),
         make_request("B", max_new_tokens=6),
         make_request("C and some more words", max_new_tokens=12),
     ]
     alone = []
-    for request in requests:
-        row = Row(net, request)
+    for one in requests:
+        row = Row(net, one)
         batch = Batch(net)
         batch.admit([row])
         while batch.rows:
             batch.step()
         alone.append(row.output_ids)
-    rows = [Row(net, request) for request in requests]
+    rows = [Row(net, one) for one in requests]
     batch = Batch(net)
     for row in rows:
         batch.admit([row])
