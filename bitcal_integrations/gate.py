@@ -17,6 +17,7 @@ import numpy as np
 from bitcal_integrations import metrics
 from bitcal_integrations.dataset import Example, read_examples, split
 from bitcal_integrations.errors import BadRequest, CalibrationError
+from bitcal_integrations.grading import as_grader
 from bitcal_integrations.types import Labelled
 
 # What is left of the file, half of it, is the certify and the report part of fit_profile with the
@@ -24,7 +25,7 @@ from bitcal_integrations.types import Labelled
 SHARES = (0.25, 0.25)
 FEWEST = 30  # groups of questions, for a standard error that means something
 ERRORS = 2.0  # standard errors by which held-out Brier must improve
-MOST_LOST = 0.01  # of all answers right: more is a fall, however uncertain
+MOST_LOST = 0.01  # of all answers, that have no confidence any more
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def held_apart(
     seed: int = 0,
 ) -> tuple[list[Example], list[Example]]:
     """The prompts to learn from and the labelled questions of the gate; no group is in both."""
+    as_grader(grader)
     if len(parts) != 2 or not all(0 < s < 1 for s in parts) or sum(parts) > 1 + 1e-9:
         raise BadRequest(
             f"parts={tuple(parts)!r} is not allowed: two shares above 0, of prompts to learn from "
@@ -58,12 +60,14 @@ def held_apart(
     place = split(found, (*parts, max(0.0, 1 - sum(parts))), seed)
     learning = [e for e in found if place[e.id] == "fit"]
     held_out = [e for e in found if place[e.id] == "certify" and e.gold is not None]
+    if all(e.gold is None for e in found):
+        raise CalibrationError(f"none of {len(found)} examples has a right answer to judge by")
     groups = len({e.group for e in held_out})
     if groups < FEWEST or not learning:
         raise CalibrationError(
-            f"{groups} groups of labelled questions and {len(learning)} prompts are too few of "
-            f"{len(found)} examples: {FEWEST} groups must be held out",
-            "Give more labelled examples, or other parts=(learn, hold out).",
+            f"{len(found)} examples in {len({e.group for e in found})} groups are too few: "
+            f"{groups} groups with right answers would be held out, and {FEWEST} are needed",
+            f"Give labelled examples in {math.ceil(FEWEST / parts[1])} groups or more.",
         )
     learning.sort(key=lambda e: sha256(f"{seed}|{e.id}".encode()).digest())
     return learning, held_out
@@ -103,11 +107,9 @@ def _verdict(brier: Change, accuracy: Change, unknown: tuple[int, int, int]) -> 
             f"held-out Brier changed by {brier.difference:+.4f}, and {ERRORS:g} standard errors "
             f"are {ERRORS * brier.error:.4f}"
         )
-    allowed = min(accuracy.error, MOST_LOST)
-    if -accuracy.difference > allowed + 1e-12:
+    if accuracy.difference < -1e-12:
         return False, (
-            f"the share of right answers fell by {-accuracy.difference:.4f}, and no more than "
-            f"{allowed:.4f} is allowed"
+            f"the share of right answers fell from {accuracy.before:.4f} to {accuracy.after:.4f}"
         )
     had_none, have_none, n = unknown
     if have_none - had_none > MOST_LOST * n:  # they are not scored: leaving some out is no gain

@@ -101,12 +101,12 @@ def opened(path: Path, mode: str, what: str = "answers") -> Iterator[IO[bytes]]:
     except OSError as err:
         raise CalibrationError(f"{what} cannot be kept in {str(path)!r}: {err.strerror}") from err
     with file:
-        lock(file, path)
+        lock(file, path, what)
         file.seek(0)
         yield file
 
 
-def lock(file: IO[bytes], path: Path) -> None:
+def lock(file: IO[bytes], path: Path, what: str = "answers") -> None:
     try:
         import fcntl
     except ImportError:  # not on Windows
@@ -114,7 +114,7 @@ def lock(file: IO[bytes], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise CalibrationError(f"another process writes answers to {str(path)!r}") from None
+        raise CalibrationError(f"another process writes {what} to {str(path)!r}") from None
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,9 @@ def _compare(path: Path, first: Mapping[str, Any], header: Mapping[str, Any]) ->
             if isinstance(old, Mapping) and isinstance(value, Mapping):
                 part = _unlike(old, value)
                 what, old, value = f"{key}: its {part} was ", old.get(part), value.get(part)
+            other = "other" if key.endswith("s") else "another"
             raise CalibrationError(
-                f"the answers in {str(path)!r} were made with another {what}{old!r:.120}, "
+                f"the answers in {str(path)!r} were made with {other} {what}{old!r:.120}, "
                 f"now {value!r:.120}",
                 "Use another file, or delete it to start again.",
             )

@@ -24,6 +24,7 @@ from bitcal_integrations.decode.prompt import encode
 from bitcal_integrations.errors import BadRequest, EngineClosed
 from bitcal_integrations.fit import unprofiled
 from bitcal_integrations.gate import SHARES, Change, held_apart, judge
+from bitcal_integrations.grading import as_parser
 from bitcal_integrations.model import CalibratedModel, load
 from bitcal_integrations.quantize import _targets
 from bitcal_integrations.quantize._build import release_memory
@@ -99,9 +100,8 @@ def recover_model(
     on an eighth of these prompts, which is set aside, lower ones are tried. The second part, of
     other groups, needs labels: it is asked before and after. The new gains stay only if its Brier
     score (of the raw confidence) falls by more than two paired standard errors, clustered by group,
-    and the share of right answers falls neither by more than one such error nor by more than a
-    hundredth, and that of unknown ones rises by no more. Settings that are tried until one passes
-    make that a weaker proof.
+    the share of right answers does not fall, and that of unknown ones rises by no more than a
+    hundredth. Settings that are tried until one passes make that a weaker proof.
 
     Both models are in memory while the teacher answers; then the quantized one alone, with the
     logits of one batch and what the teacher said. Nobody else may ask `model` meanwhile. `keep` is
@@ -109,7 +109,7 @@ def recover_model(
     of before does not apply. `options` are those of `ask`.
     """
     started = time.perf_counter()
-    how = how or Recovery()
+    how, _ = how or Recovery(), as_parser(parser)
     loaded = _recoverable(model)
     learning, held_out = held_apart(
         examples, grader=grader, group_id=group_id, parts=parts, seed=how.seed

@@ -44,11 +44,15 @@ def summary(report: Mapping[str, Any] | None) -> list[str]:
 
     >>> summary({"fold": {"attn": [0.5, 0.4]}, "clip": {"mlp": [0.2, 0.1]}, "round": {"attn": "gated"}})
     ['fold: 1 of 1, error 0.500 -> 0.400', 'clip: 1 of 1, error 0.200 -> 0.100', 'round: 0 of 1 (gated)']
+    >>> summary({"fold": {"": "there are no pairs"}})
+    ['fold: nothing to do, there are no pairs']
     """  # noqa: E501
     return [f"{step}: {_line(report[step])}" for step in STEPS if report and report.get(step)]
 
 
 def _line(layers: Mapping[str, Any]) -> str:
+    if "" in layers:
+        return f"nothing to do, {layers['']}"
     pairs = [found for found in layers.values() if not isinstance(found, str)]
     better = [found for found in pairs if found[1] < found[0]]
     line = f"{len(better)} of {len(layers)}"

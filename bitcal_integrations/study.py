@@ -30,6 +30,7 @@ from bitcal_integrations.features import make_schema
 from bitcal_integrations.fitted import FitOptions
 from bitcal_integrations.grading import as_grader, as_parser
 from bitcal_integrations.model import CalibratedModel, load
+from bitcal_integrations.quantize._dtype import check_dtype, pick_device
 from bitcal_integrations.quantize._plan import check_weights
 from bitcal_integrations.quantize._repair import Repair, check_repair
 from bitcal_integrations.studied import Result, Study, numbers_of, on_front
@@ -79,7 +80,8 @@ def study(
         )
     if not isinstance(timed, int) or timed < 0:
         raise BadRequest(f"timed={timed!r} is not allowed: a number of prompts, 0 for no speed")
-    as_grader(grader), as_parser(parser)  # a name that is none is refused before a model is loaded
+    # What is wrong for every variant is refused before a model is loaded.
+    as_grader(grader), as_parser(parser), check_dtype(dtype), pick_device(device)
     how = {"dtype": dtype, "device": device, "profile": None}
     made = grid(weights, repairs)
     if twice := set(made) & set(variants or {}):

@@ -234,10 +234,10 @@ def test_parts_are_checked(parts: Any) -> None:
 
 def test_too_few_questions_are_refused_before_anything_is_asked() -> None:
     rows = [{"prompt": f"Is {n} even?", "gold": "yes", "group": f"g{n % 40}"} for n in range(400)]
-    with pytest.raises(CalibrationError, match="10 groups of labelled questions and 100 prompts"):
+    with pytest.raises(CalibrationError, match=r"in 40 groups are too few: 10 groups .* in 120 gr"):
         held_apart(rows)
     unlabelled = [{"prompt": row["prompt"]} for row in rows]
-    with pytest.raises(CalibrationError, match="0 groups of labelled questions"):
+    with pytest.raises(CalibrationError, match="none of 400 examples has a right answer"):
         held_apart(unlabelled)
 
 

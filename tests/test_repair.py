@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, logits_of, save_tiny, tiny_model, tiny_tokenizer
+from transformers import MambaConfig, MambaForCausalLM
 from typer.testing import CliRunner
 
 from bitcal_integrations import load
@@ -18,7 +19,7 @@ from bitcal_integrations.cli import app
 from bitcal_integrations.errors import BadRequest, LoadError
 from bitcal_integrations.quantize import align, data_free
 from bitcal_integrations.quantize.weights import load_weights, save_weights
-from bitcal_integrations.repair import Repair, forget, kept_beside, summary
+from bitcal_integrations.repair import STEPS, Repair, forget, kept_beside, summary
 
 QUICK = Repair(("fold", "clip", "align"), fold_steps=15)
 
@@ -208,6 +209,21 @@ def test_what_cannot_be_done_is_said(folder: Path, options: dict[str, Any], word
 def test_a_repair_checks_itself(options: dict[str, Any], words: str) -> None:
     with pytest.raises(BadRequest, match=words):
         Repair(**options)
+
+
+def test_a_step_without_work_says_why() -> None:
+    every = Repair(STEPS, fold_steps=15)
+    config = MambaConfig(vocab_size=272, hidden_size=128, num_hidden_layers=1, state_size=8)
+    mamba = load_weights(
+        MambaForCausalLM(config).eval(), tokenizer=tiny_tokenizer(), weights="qint2", repair=every
+    )
+    assert mamba.repaired["clip"].keys() == mamba.weights.keys()
+    for step in ("fold", "round"):
+        assert mamba.repaired[step] == {"": "there are no value and output layers to pair"}
+    llama = load_weights(tiny_model("llama"), tokenizer=tiny_tokenizer(), weights="qint8",
+                         repair=every)  # fmt: skip
+    for step in ("fold", "round", "align"):
+        assert "has less than 8 bits" in llama.repaired[step][""]
 
 
 def test_quantized_weights_are_not_repaired(folder: Path, tmp_path: Path) -> None:

@@ -16,13 +16,17 @@ GIVEN = ("parser", "grader", "teacher")
 LONGEST = 512  # tokens of an answer, as in `bitcal calibrate`
 
 
-def check(data: str | None, given: Mapping[str, Any]) -> None:
-    """Refuse examples that will not do, before a model is loaded for them."""
+def check(data: str | None, given: Mapping[str, Any], quantizes: bool) -> None:
+    """Refuse what will not do, before a model is loaded for it."""
     from bitcal_integrations.errors import BadRequest
+    from bitcal_integrations.grading import as_parser
 
     if data is None and given["teacher"] is not None:
         raise BadRequest("--teacher belongs to --recover: nothing else learns from a model")
     if data is not None:
+        if not quantizes:
+            raise BadRequest("--recover betters quantized weights, and --weights none gives others")
+        as_parser(given["parser"])
         from bitcal_integrations.recovery import held_apart
 
         held_apart(data, grader=given["grader"] or "normalised")

@@ -82,10 +82,10 @@ def quantize(
 ) -> None:
     """Quantize a model and write it to a folder."""
     from bitcal_integrations.cli import _bits, _recover
-    from bitcal_integrations.cli._memory import draw_memory, rows
+    from bitcal_integrations.cli._out import claimed
     from bitcal_integrations.cli._show import console, progress
     from bitcal_integrations.model import load
-    from bitcal_integrations.repair import forget, kept_beside, summary
+    from bitcal_integrations.repair import forget, kept_beside
 
     taught = ("teacher",) if recover is None else _recover.GIVEN
     given = {
@@ -93,31 +93,41 @@ def quantize(
         "teacher": teacher,
     }  # fmt: skip
     _bits.check(budget, weights, {k: v for k, v in given.items() if k not in taught})
-    _recover.check(recover, given)
-    with progress() as report:
-        loading: dict[str, Any] = {
-            "exclude": exclude or "*lm_head", "dtype": dtype, "device": device, "progress": report,
-            "repair": None if repair == "none" else kept_beside(out, repair),
-        }  # fmt: skip
-        found = None if budget is None else _bits.chosen(model, budget, out, given, loading)
-        loaded = load(model, weights=found.plan if found else weights_of(weights), **loading)
-    with loaded:
-        gained = _recover.recovered(loaded, recover, out, given)
-        loaded.save(out)
-        if repair != "none":
-            forget(out)
-        if gained:
-            _recover.forget(out)
-        if found:
-            _bits.kept_beside(out).unlink(missing_ok=True)
-        memory, about = loaded.memory_report(), loaded.report()
-    screen = console()
+    _recover.check(recover, given, quantizes=weights != "none" or budget is not None)
+    steps = None if repair == "none" else kept_beside(out, repair)
+    with claimed(out):
+        with progress() as report:
+            loading: dict[str, Any] = {
+                "exclude": exclude or "*lm_head", "dtype": dtype, "device": device,
+                "progress": report, "repair": steps,
+            }  # fmt: skip
+            found = None if budget is None else _bits.chosen(model, budget, out, given, loading)
+            loaded = load(model, weights=found.plan if found else weights_of(weights), **loading)
+        with loaded:
+            gained = _recover.recovered(loaded, recover, out, given)
+            loaded.save(out)
+            if steps:
+                forget(out)
+            if gained:
+                _recover.forget(out)
+            if found:
+                _bits.kept_beside(out).unlink(missing_ok=True)
+            memory, about = loaded.memory_report(), loaded.report()
     if found:
-        _bits.draw(screen, found, objective or "kl")
+        _bits.draw(console(), found, objective or "kl")
+    _draw(memory, about, [str(gained)] if gained else [], out)
+
+
+def _draw(memory: Any, about: Any, said: list[str], out: str) -> None:
+    """What was saved, what was done, and what to type next."""
+    from bitcal_integrations.cli._memory import draw_memory, rows
+    from bitcal_integrations.cli._show import console
+    from bitcal_integrations.repair import summary
+
+    screen = console()
     draw_memory(screen, rows(memory, about["dtype"]), about["dtype"])
     for line in summary(about["repaired"]):
         screen.print(line, highlight=False)
-    if gained:
-        screen.print(str(gained), soft_wrap=True)
-    screen.print(f"written to {out}", soft_wrap=True)
+    for line in (*said, f"written to {out}"):
+        screen.print(line, soft_wrap=True)
     screen.print(f'use it     bitcal ask {shlex.quote(out)} "Why is the sky blue?"', soft_wrap=True)

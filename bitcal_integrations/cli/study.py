@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,12 +62,18 @@ def study(
     folder = None if out is None else _folder(out)
     kinds = [weights_of(name) for name in names_of("weights", weights)]
     repairs = [weights_of(name) for name in names_of("repair", repair)]
-    with progress() as shown:
-        found = run(
-            model, data, kinds, repairs, parser=parser, grader=grader, group_id=group_id,
-            method=method, fit_share=fit_share, folder=folder and folder / ANSWERS, dtype=dtype,
-            device=device, seed=seed, progress=shown, max_new_tokens=max_new_tokens,
-        )  # fmt: skip
+    try:
+        with progress() as shown:
+            found = run(
+                model, data, kinds, repairs, parser=parser, grader=grader, group_id=group_id,
+                method=method, fit_share=fit_share, folder=folder and folder / ANSWERS, dtype=dtype,
+                device=device, seed=seed, progress=shown, max_new_tokens=max_new_tokens,
+            )  # fmt: skip
+    except BaseException:
+        for made in (folder / ANSWERS, folder) if folder else ():
+            with suppress(OSError):  # what holds anything stays
+                made.rmdir()
+        raise
     draw(found)
     if folder is not None:
         _write(found, folder)

@@ -1,16 +1,10 @@
-"""How much memory keys and values may take, and what an out-of-memory error looks like."""
+"""How much memory keys and values may take."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-
-from bitcal_integrations.errors import OutOfMemory
-
-if TYPE_CHECKING:
-    from bitcal_integrations.decode.row import Row
 
 _CPU_SHARE = 0.25
 _GPU_SHARE = 0.8
@@ -38,24 +32,6 @@ def _free_bytes() -> int:
     except (OSError, ValueError):
         pass
     return max(free, 0)
-
-
-def is_out_of_memory(err: BaseException) -> bool:
-    if isinstance(err, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    words = str(err).lower()
-    return isinstance(err, RuntimeError) and (
-        "can't allocate memory" in words or "out of memory" in words
-    )
-
-
-def out_of_memory(err: Exception, row: Row) -> OutOfMemory:
-    failure = OutOfMemory(
-        f"memory ran out with this request alone ({row.prompt_tokens} prompt tokens, "
-        f"{row.new_tokens} of {row.limit} new tokens)"
-    )
-    failure.__cause__ = err
-    return failure
 
 
 def release(device: torch.device) -> None:

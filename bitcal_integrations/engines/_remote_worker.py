@@ -6,16 +6,15 @@ It knows jobs and the client, not what a request asks for.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import threading
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from bitcal_integrations.engines._at_exit import end_at_exit
 from bitcal_integrations.engines._remote_errors import (
     BudgetSpent,
     Failed,
@@ -77,7 +76,7 @@ class Worker:
         self._active = self._most = 0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bitcal-remote", daemon=True)
-        _WORKERS.add(self)
+        end_at_exit(self)
         self._thread.start()
         self._ready.wait()
         self._check_open()
@@ -250,15 +249,3 @@ class Worker:
 
     def spent(self, tokens: int) -> None:
         self._limits.budget.spent += tokens
-
-
-_WORKERS: weakref.WeakSet[Worker] = weakref.WeakSet()
-
-
-@atexit.register
-def _stop_all() -> None:
-    """At exit a thread must not be inside a request while the interpreter is taken down."""
-    for worker in list(_WORKERS):
-        worker.tell_to_stop()
-    for worker in list(_WORKERS):
-        worker.join()

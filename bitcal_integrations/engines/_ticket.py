@@ -31,6 +31,7 @@ Listener: TypeAlias = Callable[[Event], None]
 
 # A wait without a limit cannot be interrupted on every platform, so waits are cut into slices.
 _SLICE_S = 0.5
+AT_ONCE = 1024  # of a longer list the rest is submitted one by one
 
 
 class Ticket(Protocol):
@@ -91,6 +92,22 @@ class _Results:
     def complete(self) -> bool:
         return len(self.found) == self.count
 
+    def submit_first(
+        self, engine: Engine, requests: Sequence[Request], put: Callable[[Any], None]
+    ) -> dict[int, Exception]:
+        """Submit the first ones at one moment, where an engine can do that; which it refuses."""
+        submit_all = getattr(engine, "submit_all", None)
+        if submit_all is None:
+            return {}
+        asked = [(request, _labelled(put, i)) for i, request in enumerate(requests[:AT_ONCE])]
+        try:
+            found = dict(enumerate(submit_all(asked, steps=False)))
+        except Exception as err:  # closed, for one
+            return dict.fromkeys(range(len(asked)), err)
+        refused = {i: one for i, one in found.items() if isinstance(one, Exception)}
+        self.tickets.update({i: one for i, one in found.items() if i not in refused})
+        return refused
+
     def refuse(self, index: int, err: Exception) -> bool:
         """Keep a refusal, or say True: the queue holds requests of ours, so wait and try again."""
         if isinstance(err, QueueFull) and self.under_way:
@@ -125,10 +142,13 @@ def each(
         return index, event
 
     try:
+        refused = results.submit_first(engine, requests, events.put)
         for index, request in enumerate(requests):
-            again = True
+            again = index not in results.tickets
             while again:
                 try:
+                    if index in refused:
+                        raise refused.pop(index)
                     listener = _labelled(events.put, index)
                     results.tickets[index] = engine.submit(request, listener, steps=False)
                     again = False

@@ -7,25 +7,25 @@ its requests run by itself, so that it hits only its own. It knows nothing about
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
 import traceback
 import weakref
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from bitcal_integrations.decode.batch import Batch
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.row import Row
 from bitcal_integrations.engines import _memory
+from bitcal_integrations.engines._at_exit import end_at_exit
+from bitcal_integrations.engines._failures import failure_of, is_out_of_memory
 from bitcal_integrations.engines._job import Job
 from bitcal_integrations.engines._room import Room
 from bitcal_integrations.engines._ticket import Listener
 from bitcal_integrations.errors import (
-    BadRequest,
-    BitcalError,
     EngineClosed,
     EngineError,
     ForkedProcess,
@@ -36,6 +36,7 @@ from bitcal_integrations.types import Request
 
 logger = logging.getLogger(__name__)
 
+Asked: TypeAlias = "Sequence[tuple[Request, Listener]]"
 MAX_BATCH = 16
 MAX_QUEUE = 1024
 PREFILL_TOKENS = 8192
@@ -66,7 +67,18 @@ class LocalEngine:
 
     def submit(self, request: Request, listener: Listener, steps: bool = True) -> Job:
         """Queue a request; an error in the request itself is raised here."""
-        return self._worker.submit(request, listener, steps)
+        (found,) = self.submit_all([(request, listener)], steps)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def submit_all(self, asked: Asked, steps: bool = True) -> list[Job | Exception]:
+        """Queue several requests at one moment, each with its ticket or why it is refused.
+
+        On an engine that does nothing else they meet in the same batches each time, so that they
+        get the very same numbers, which depend on the batch where floats are short.
+        """
+        return self._worker.submit(asked, steps)
 
     def close(self) -> None:
         """End the worker; requests under way get EngineClosed."""
@@ -102,32 +114,40 @@ class _Worker:
         self._fault: Exception | None = None
         self._largest = 0
         self._thread = threading.Thread(target=self._run, name="bitcal-worker", daemon=True)
-        _WORKERS.add(self)
+        end_at_exit(self)
         self._thread.start()
 
     # ---- called from any thread --------------------------------------------------------------
 
-    def submit(self, request: Request, listener: Listener, steps: bool) -> Job:
+    def submit(self, asked: Asked, steps: bool) -> list[Job | Exception]:
         self._check_open()
         if threading.current_thread() is self._thread:
             raise EngineError(
                 "a parser asked the model that it parses for, which would wait for itself",
                 "Ask after the answer is there, or use a second model.",
             )
-        row = Row(self._net, request)
-        job = Job(row, listener, steps, self._wake)
-        need = self._room.bytes_needed(job.cells)
-        if need > self._room.kv_bytes:
-            raise OutOfMemory(
-                f"the request may need {need} bytes of keys and values, "
-                f"and {self._room.kv_bytes} are free"
-            )
+        found = [self._job(request, listener, steps) for request, listener in asked]
         with self._condition:
             self._check_open()
-            if len(self._waiting) >= self._max_queue:
-                raise QueueFull(f"{self._max_queue} requests are waiting, which is the limit")
-            self._waiting.append(job)
+            for at, job in enumerate(found):
+                if isinstance(job, Job) and len(self._waiting) >= self._max_queue:
+                    full = f"{self._max_queue} requests are waiting, which is the limit"
+                    found[at] = QueueFull(full)
+                elif isinstance(job, Job):
+                    self._waiting.append(job)
             self._condition.notify()
+        return found
+
+    def _job(self, request: Request, listener: Listener, steps: bool) -> Job | Exception:
+        try:
+            job = Job(Row(self._net, request), listener, steps, self._wake)
+        except Exception as err:  # of one request, which is told of it
+            return err
+        need, free = self._room.bytes_needed(job.cells), self._room.kv_bytes
+        if need > free:
+            return OutOfMemory(
+                f"the request may need {need} bytes of keys and values, and {free} are free"
+            )
         return job
 
     def _check_open(self) -> None:
@@ -261,14 +281,14 @@ class _Worker:
         self._deliver()
         jobs = list(self._jobs.values())
         self._jobs.clear()
-        memory = _memory.is_out_of_memory(err)
+        memory = is_out_of_memory(err)
         if alone and jobs:
-            jobs[0].fail(_memory.out_of_memory(err, jobs[0].row) if memory else _model_failed(err))
+            jobs[0].fail(failure_of(err, jobs[0].row))
             return
         if self._net.encoder_decoder:  # its rows cannot go on where they were
             for job in [job for job in jobs if job.row.steps]:
                 jobs.remove(job)
-                job.fail(_memory.out_of_memory(err, job.row) if memory else _model_failed(err))
+                job.fail(failure_of(err, job.row))
         if memory and jobs:
             logger.warning("out of memory with %d rows", len(jobs))
             self._room.shrink(jobs)
@@ -278,23 +298,3 @@ class _Worker:
                 job.alone = True
         with self._condition:
             self._waiting.extendleft(reversed(jobs))
-
-
-def _model_failed(err: Exception) -> BitcalError:
-    if isinstance(err, BadRequest):
-        return err
-    failure = EngineError(f"the model failed while generating: {type(err).__name__}: {err}")
-    failure.__cause__ = err
-    return failure
-
-
-_WORKERS: weakref.WeakSet[_Worker] = weakref.WeakSet()
-
-
-@atexit.register
-def _stop_all() -> None:
-    """At exit a thread must not be inside the model while the interpreter is taken down."""
-    for worker in list(_WORKERS):
-        worker.tell_to_stop()
-    for worker in list(_WORKERS):
-        worker.join()

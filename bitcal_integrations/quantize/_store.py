@@ -84,13 +84,18 @@ def save_model(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES) -
     return files
 
 
-def write_folder(target: Path, fill: Any) -> None:
-    """Let `fill(folder)` write into a sibling that takes the target's place when it is complete."""
+def check_target(target: Path) -> None:
+    """Refuse a place where something stands that is not ours to replace."""
     if target.exists() and not _replaceable(target):
         raise SaveError(
             f"{str(target)!r} is not empty and was not written by this package",
             "Choose another folder, or remove it first.",
         )
+
+
+def write_folder(target: Path, fill: Any) -> None:
+    """Let `fill(folder)` write into a sibling that takes the target's place when it is complete."""
+    check_target(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -236,7 +241,7 @@ def _refuse_other(asked: dict[str, str], kinds: dict[str, str], wanted: Wanted) 
         raise LoadError(
             f"weights={wanted.weights!r} was asked for and the folder holds {there}, "
             f"{differ[0]!r} for one as {kinds.get(differ[0])}",
-            "Load it with weights='auto', or quantize again from the original.",
+            "Use weights='auto', or start from the unquantized original.",
         )
 
 

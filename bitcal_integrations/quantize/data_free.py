@@ -25,6 +25,7 @@ from bitcal_integrations.quantize._plan import group_size, quantize_linear
 from bitcal_integrations.quantize._repair import STEPS, Repair
 
 LOW = ("qint4", "qint2")
+LARGE = "no layer that it works on has less than 8 bits"
 Progress = Callable[[int, int, str], None]
 Sides = Sequence[torch.Tensor]  # scale and shift; the scale alone at 8 bits
 
@@ -37,7 +38,8 @@ def quantize_repaired(
 
     `fold` and `round` are {attention module: [error before, error after] or why it was left out},
     `clip` {layer: [squared error on quanto's own grid, on this one]}, relative to the weights,
-    `align` {layer: [squared error of what it gives, rounded plainly, and so]}.
+    `align` {layer: [squared error of what it gives, rounded plainly, and so]}. Where a step has
+    nothing to work on, it is {"": why}.
     """
     work = _Work(model, kinds, repair, KeptLayers(repair.keep), progress)
     work.run()
@@ -71,6 +73,7 @@ class _Work:
             self._tell(f"round {pair.name}")
         if "align" in steps:
             self._align(low - set(self.grids))
+            self._note("align", LARGE)
         for name, kind in self.kinds.items():
             grid = self.grids[name] if name in self.grids else self._grid(name)
             quantize_linear(self.model, name, kind, clip.given(grid))
@@ -109,10 +112,16 @@ class _Work:
         if not {"fold", "round"} & set(self.repair.steps):
             return []
         found, skipped = fold.foldable(self.model)
-        for step in ("fold", "round"):
-            if step in self.repair.steps:
-                self.report[step].update(skipped)
-        return [p for p in found if self._low(p, any)]
+        some = [p for p in found if self._low(p, any)]
+        for step in {"fold", "round"} & set(self.repair.steps):
+            self.report[step].update(skipped)
+            if not some:
+                self._note(step, LARGE if found else "there are no value and output layers to pair")
+        return some
+
+    def _note(self, step: str, why: str) -> None:
+        """Say why a step that has said nothing does nothing."""
+        self.report[step] = self.report[step] or {"": why}
 
     def _low(self, pair: Pair, how: Callable[[Sequence[bool]], bool]) -> bool:
         return how([self.kinds.get(n) in LOW for n in (pair.value_name, pair.output_name)])

@@ -187,7 +187,7 @@ def _load_prequantized(
     if wanted.weights != "auto":
         raise LoadError(
             f"weights={wanted.weights!r} was asked for and {folder.source!r} is already quantized",
-            "Load it with weights='auto'.",
+            "Use weights='auto', or start from the unquantized original.",
         )
     model = from_pretrained(
         folder, replace(wanted, dtype=chosen), shards, device_map={"": str(wanted.device)}

@@ -52,6 +52,9 @@ def test_a_model_without_right_answers_keeps_its_gains(
         (["--recover", "nowhere.jsonl"], "the examples 'nowhere.jsonl' cannot be read"),
         (["--parser", "choice"], "--parser belongs to --budget"),
         (["--teacher", "other"], "--teacher belongs to --recover"),
+        (["--recover", "few", "--grader", "foo"], "'foo' is not a grader"),
+        (["--recover", "few", "--parser", "foo"], "'foo' is not a parser"),
+        (["--recover", "few", "--weights", "none"], "--weights none gives others"),
     ],
 )
 def test_a_mistake_is_said_before_anything_is_loaded(
@@ -67,7 +70,9 @@ def test_too_few_examples_are_refused_first(bitcal: Bitcal, tmp_path: Path) -> N
     few.write_text('{"prompt": "Say 1.", "gold": "1"}\n')
     made = bitcal("quantize", "no/such/model", "--out", tmp_path / "out", "--recover", few)
     assert made.exit_code == 1
-    assert "30 groups must be held out" in " ".join(made.output.split())
+    assert "1 groups with right answers would be held out, and 30 are needed" in " ".join(
+        made.output.split()
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -81,6 +81,8 @@ def test_a_second_run_asks_nothing_again(
         (("--grader", "nonsense"), "nonsense"),
         (("--parser", "nonsense"), "nonsense"),
         (("--method", "nonsense"), "nonsense"),
+        (("--dtype", "float31"), "error: dtype='float31' is not known"),
+        (("--device", "nowhere"), "error: device='nowhere' cannot be used"),
         (("--out", "{data}"), "is a file; it must be a folder"),
     ],
 )
@@ -92,3 +94,12 @@ def test_what_cannot_be_is_one_line(
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.strip().splitlines()) == 1
     assert offender in result.stderr
+
+
+@pytest.mark.parametrize("options", [("--data", "no/such/data.jsonl"), ("--weights", "qint3")])
+def test_a_refused_study_leaves_no_folder(
+    options: tuple[str, str], data: Path, bitcal: Bitcal, tmp_path: Path
+) -> None:
+    line = ("bitcal-tiny", "--data", data, "--out", tmp_path / "new", *options)
+    assert bitcal("study", *line).exit_code == 1
+    assert list(tmp_path.iterdir()) == []

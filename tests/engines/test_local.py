@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import closing
 
 import pytest
-from engine_help import Gate, assert_same, generations, last_event, mixed_requests, submit
+from engine_help import (
+    Gate,
+    assert_same,
+    failing,
+    generations,
+    last_event,
+    mixed_requests,
+    submit,
+)
 
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.run import generate
 from bitcal_integrations.engines._ticket import Outcome, acollect, astream, collect, stream
-from bitcal_integrations.engines.local import LocalEngine
+from bitcal_integrations.engines.local import MAX_BATCH, LocalEngine
 from bitcal_integrations.errors import (
     PromptTooLong,
     QueueFull,
@@ -47,6 +56,30 @@ def test_deterministic_mode_is_bit_equal(net: Net) -> None:
             assert_same(got, expected, 0.0)
     finally:
         engine.close()
+
+
+def test_a_list_meets_in_the_same_batches_each_time(
+    net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = mixed_requests(40)
+    sizes = failing(net, monkeypatch, lambda rows, ids: False, ValueError())
+    first = generations(collect(engine, requests))
+    course = list(sizes)
+    assert course[0] == MAX_BATCH  # none of them began before the others were there
+    for _ in range(3):
+        sizes.clear()
+        for got, expected in zip(generations(collect(engine, requests)), first, strict=True):
+            assert_same(got, expected, 0.0)
+        assert sizes == course
+
+
+def test_a_list_longer_than_the_queue_is_answered_to_its_end(net: Net) -> None:
+    requests = mixed_requests(30)
+    with closing(LocalEngine(net, max_batch=2, max_queue=3)) as engine:
+        for got, expected in zip(
+            generations(collect(engine, requests)), generate(net, requests), strict=True
+        ):
+            assert_same(got, expected, 1e-4)
 
 
 def test_a_stream_gives_steps_then_the_outcome(engine: LocalEngine) -> None:

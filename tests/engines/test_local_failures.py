@@ -13,7 +13,7 @@ from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
 
 from bitcal_integrations.decode.net import Net
 from bitcal_integrations.decode.run import generate
-from bitcal_integrations.engines import _memory
+from bitcal_integrations.engines import _failures, _memory
 from bitcal_integrations.engines._ticket import Outcome, collect, stream
 from bitcal_integrations.engines.local import LocalEngine
 from bitcal_integrations.errors import BadRequest, EngineError, OutOfMemory
@@ -92,9 +92,9 @@ def test_a_request_beyond_the_memory_for_keys_and_values_is_refused(net: Net) ->
 
 
 def test_memory_errors_are_told_from_others() -> None:
-    assert _memory.is_out_of_memory(MemoryError())
-    assert not _memory.is_out_of_memory(RuntimeError("shape mismatch"))
-    assert not _memory.is_out_of_memory(ValueError("out of memory"))
+    assert _failures.is_out_of_memory(MemoryError())
+    assert not _failures.is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not _failures.is_out_of_memory(ValueError("out of memory"))
     assert _memory.kv_budget(torch.device("cpu")) > 0
 
 
