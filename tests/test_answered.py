@@ -91,7 +91,7 @@ def test_a_changed_question_is_asked_again(toy: Counting, tmp_path: Path) -> Non
     ("changed", "words"),
     [
         (Asking("contains"), "another grader: 'exact', now 'contains'"),
-        (Asking("exact", options={"max_new_tokens": 3}), "another options"),
+        (Asking("exact", options={"max_new_tokens": 3}), "other options"),
     ],
 )
 def test_answers_of_another_run_are_refused(
@@ -195,7 +195,7 @@ def test_a_default_of_the_model_is_part_of_the_question(tmp_path: Path) -> None:
     with ToyModel(QUESTIONS) as toy:
         answer_all(toy, EXAMPLES[:3], HOW, keep)
         toy._defaults["stop"] = ("8",)
-        with pytest.raises(CalibrationError, match="another options"):
+        with pytest.raises(CalibrationError, match="other options"):
             answer_all(toy, EXAMPLES[:3], HOW, keep)
 
 

@@ -81,7 +81,7 @@ def test_a_run_that_was_cut_goes_on(
 
 def test_answers_of_another_layer_are_another_file(model: CalibratedModel, kept: Path) -> None:
     other = make_schema(WITH_PROBE, layer=2)
-    with pytest.raises(CalibrationError, match="another features"):
+    with pytest.raises(CalibrationError, match="other features"):
         fit_profile(model, FEW, features=other, answers=kept, **HOW, **ASKED)
 
 

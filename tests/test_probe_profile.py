@@ -226,13 +226,13 @@ def test_a_state_of_another_layer_is_never_taken_for_its_own(served: CalibratedM
 def test_samples_and_further_passes_are_not_read(
     model: CalibratedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, submit = [], model._engine.submit
+    asked, submit_all = [], model._engine.submit_all
 
-    def spied(request: Any, *rest: Any, **options: Any) -> Any:
-        asked.append(request.hidden_layer)
-        return submit(request, *rest, **options)
+    def spied(requests: Any, **options: Any) -> Any:
+        asked.extend(request.hidden_layer for request, _ in requests)
+        return submit_all(requests, **options)
 
-    monkeypatch.setattr(model._engine, "submit", spied)
+    monkeypatch.setattr(model._engine, "submit_all", spied)
     model.ask(FRESH[0], features=(PROBE, "agreement"), **ASKED)
     assert asked == [1] + [None] * 5
 
