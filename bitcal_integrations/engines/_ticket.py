@@ -116,7 +116,7 @@ class _Results:
         return False
 
     def cancel(self) -> None:
-        for ticket in self.tickets.values():
+        for ticket in list(self.tickets.values()):  # a helper thread may still add some
             ticket.cancel()
 
     def in_order(self) -> list[Outcome | Exception]:
@@ -191,10 +191,13 @@ async def acollect(engine: Engine, requests: Sequence[Request]) -> list[Outcome 
         results.found[index] = event
 
     try:
+        refused = await _submit_first(results, engine, requests, events.put_nowait)
         for index, request in enumerate(requests):
-            again = True
+            again = index not in results.tickets
             while again:
                 try:
+                    if index in refused:
+                        raise refused.pop(index)
                     put = _labelled(events.put_nowait, index)
                     results.tickets[index] = await _submit(engine, request, put, steps=False)
                     again = False
@@ -207,6 +210,25 @@ async def acollect(engine: Engine, requests: Sequence[Request]) -> list[Outcome 
     finally:
         results.cancel()
     return results.in_order()
+
+
+async def _submit_first(
+    results: _Results, engine: Engine, requests: Sequence[Request], put: Callable[[Any], None]
+) -> dict[int, Exception]:
+    """`submit_first` from a helper thread."""
+    loop = asyncio.get_running_loop()
+
+    def listener(event: Any) -> None:
+        loop.call_soon_threadsafe(put, event)
+
+    first = asyncio.ensure_future(
+        asyncio.to_thread(results.submit_first, engine, requests, listener)
+    )
+    try:
+        return await asyncio.shield(first)
+    except asyncio.CancelledError:
+        first.add_done_callback(lambda _: results.cancel())  # those that come too late
+        raise
 
 
 async def _submit(

@@ -73,6 +73,19 @@ def test_a_list_meets_in_the_same_batches_each_time(
         assert sizes == course
 
 
+async def test_so_does_one_that_is_awaited(
+    net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = mixed_requests(40)
+    sizes = failing(net, monkeypatch, lambda rows, ids: False, ValueError())
+    first = generations(collect(engine, requests))
+    course = list(sizes)
+    sizes.clear()
+    for got, expected in zip(generations(await acollect(engine, requests)), first, strict=True):
+        assert_same(got, expected, 0.0)
+    assert sizes == course
+
+
 def test_a_list_longer_than_the_queue_is_answered_to_its_end(net: Net) -> None:
     requests = mixed_requests(30)
     with closing(LocalEngine(net, max_batch=2, max_queue=3)) as engine:
