@@ -59,6 +59,7 @@ def study(
     from bitcal_integrations.cli._show import progress
     from bitcal_integrations.study import study as run
 
+    new = out is not None and not Path(out).exists()
     folder = None if out is None else _folder(out)
     kinds = [weights_of(name) for name in names_of("weights", weights)]
     repairs = [weights_of(name) for name in names_of("repair", repair)]
@@ -70,9 +71,12 @@ def study(
                 device=device, seed=seed, progress=shown, max_new_tokens=max_new_tokens,
             )  # fmt: skip
     except BaseException:
-        for made in (folder / ANSWERS, folder) if folder else ():
-            with suppress(OSError):  # what holds anything stays
-                made.rmdir()
+        with suppress(OSError):  # what holds anything stays
+            if folder:
+                (folder / ANSWERS).rmdir()
+        with suppress(OSError):
+            if folder and new:
+                folder.rmdir()
         raise
     draw(found)
     if folder is not None:

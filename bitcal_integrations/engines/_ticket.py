@@ -12,7 +12,7 @@ import os
 import queue
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from bitcal_integrations.errors import ForkedProcess, QueueFull
 from bitcal_integrations.types import Generation, Request, Step, Timing
@@ -28,6 +28,7 @@ class Outcome:
 
 Event: TypeAlias = "Step | Outcome | Exception"
 Listener: TypeAlias = Callable[[Event], None]
+_T = TypeVar("_T")
 
 # A wait without a limit cannot be interrupted on every platform, so waits are cut into slices.
 _SLICE_S = 0.5
@@ -215,39 +216,42 @@ async def acollect(engine: Engine, requests: Sequence[Request]) -> list[Outcome 
 async def _submit_first(
     results: _Results, engine: Engine, requests: Sequence[Request], put: Callable[[Any], None]
 ) -> dict[int, Exception]:
-    """`submit_first` from a helper thread."""
-    loop = asyncio.get_running_loop()
-
-    def listener(event: Any) -> None:
-        loop.call_soon_threadsafe(put, event)
-
-    first = asyncio.ensure_future(
-        asyncio.to_thread(results.submit_first, engine, requests, listener)
+    return await _from_helper(
+        lambda listener: results.submit_first(engine, requests, listener),
+        put,
+        lambda _: results.cancel(),
     )
-    try:
-        return await asyncio.shield(first)
-    except asyncio.CancelledError:
-        first.add_done_callback(lambda _: results.cancel())  # those that come too late
-        raise
 
 
 async def _submit(
     engine: Engine, request: Request, put: Callable[[Any], None], steps: bool
 ) -> Ticket:
-    """Submit from a helper thread: encoding a long prompt would hold up the event loop."""
+    return await _from_helper(
+        lambda listener: engine.submit(request, listener, steps),
+        put,
+        lambda ticket: ticket.cancel(),
+    )
+
+
+async def _from_helper(
+    submit: Callable[[Listener], _T], put: Callable[[Any], None], undo: Callable[[_T], None]
+) -> _T:
+    """Submit from a helper thread: encoding a long prompt would hold up the event loop.
+
+    What is submitted after the caller was cancelled is undone.
+    """
     loop = asyncio.get_running_loop()
 
-    def listener(event: Event) -> None:
+    def listener(event: Any) -> None:
         loop.call_soon_threadsafe(put, event)
 
-    submitted = asyncio.ensure_future(asyncio.to_thread(engine.submit, request, listener, steps))
+    def late(done: asyncio.Future[_T]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            undo(done.result())
+
+    submitted = asyncio.ensure_future(asyncio.to_thread(submit, listener))
     try:
         return await asyncio.shield(submitted)
     except asyncio.CancelledError:
-        submitted.add_done_callback(_cancel_late)
+        submitted.add_done_callback(late)
         raise
-
-
-def _cancel_late(submitted: asyncio.Future[Ticket]) -> None:
-    if not submitted.cancelled() and submitted.exception() is None:
-        submitted.result().cancel()

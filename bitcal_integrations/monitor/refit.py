@@ -101,10 +101,10 @@ def refit_profile(
     `method` is a calibrator, "adapt" for an offset on the old one, which a few labels are enough
     for, or "auto": the better of the offset and a calibrator of the labels' own. Labels that users
     gave of their own accord are left out unless `all_labels`, and answers that the profile's probe
-    was fitted on always. Calibrators take no weights: where
-    answers were chosen by their confidence alone, those of one confidence are right as often as
-    all others of it, so that the fit needs none; the comparison is weighed. Prompts of a store
-    without texts cannot be marked as used, so keep what is certified on apart yourself.
+    was fitted on always. Calibrators take no weights: where answers were chosen by their confidence
+    alone, those of one confidence are right as often as all others of it, so that the fit needs
+    none; the comparison is weighed. Prompts of a store without texts cannot be marked as used, so
+    keep what is certified on apart yourself.
     """
     rows = labelled_rows(store, profile, task, since, until, all_labels)
     one = profile.task(task)

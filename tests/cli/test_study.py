@@ -103,3 +103,6 @@ def test_a_refused_study_leaves_no_folder(
     line = ("bitcal-tiny", "--data", data, "--out", tmp_path / "new", *options)
     assert bitcal("study", *line).exit_code == 1
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "new").mkdir()
+    assert bitcal("study", *line).exit_code == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "new"], "what the user made stays"

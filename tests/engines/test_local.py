@@ -58,7 +58,7 @@ def test_deterministic_mode_is_bit_equal(net: Net) -> None:
         engine.close()
 
 
-def test_a_list_meets_in_the_same_batches_each_time(
+async def test_a_list_meets_in_the_same_batches_each_time(
     net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = mixed_requests(40)
@@ -66,24 +66,12 @@ def test_a_list_meets_in_the_same_batches_each_time(
     first = generations(collect(engine, requests))
     course = list(sizes)
     assert course[0] == MAX_BATCH  # none of them began before the others were there
-    for _ in range(3):
+    for awaited in (False, False, True):
         sizes.clear()
-        for got, expected in zip(generations(collect(engine, requests)), first, strict=True):
+        found = await acollect(engine, requests) if awaited else collect(engine, requests)
+        for got, expected in zip(generations(found), first, strict=True):
             assert_same(got, expected, 0.0)
         assert sizes == course
-
-
-async def test_so_does_one_that_is_awaited(
-    net: Net, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    requests = mixed_requests(40)
-    sizes = failing(net, monkeypatch, lambda rows, ids: False, ValueError())
-    first = generations(collect(engine, requests))
-    course = list(sizes)
-    sizes.clear()
-    for got, expected in zip(generations(await acollect(engine, requests)), first, strict=True):
-        assert_same(got, expected, 0.0)
-    assert sizes == course
 
 
 def test_a_list_longer_than_the_queue_is_answered_to_its_end(net: Net) -> None:
